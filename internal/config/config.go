@@ -1,0 +1,285 @@
+// Package config reads a router's YAML file.
+//
+// The file is decoded from yaml.v3's nodes and not by struct tags: every value keeps its line and column, so that a
+// mistake found late (two interfaces whose subnets overlap) is reported where it is written, and all mistakes of a file
+// are reported at once. Decoding goes in four steps, each of which collects errors and goes on:
+//
+//	syntax   bytes → nodes                      syntax.go
+//	decode   nodes → Config, strict keys        decode.go, sections.go, schema.go, env.go, secret.go
+//	refer    names → things that exist          reference.go
+//	check    what the values mean together      check.go, check_bgp.go
+//
+// A Config holds only values: no node, no position, nothing that a caller could change behind another's back. Two of them
+// are the same configuration when reflect.DeepEqual says so; that is how a reload finds what changed. Print writes the
+// canonical form, and loading that again gives an equal Config.
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// Config is a checked configuration: names refer to things that exist, defaults are filled in.
+type Config struct {
+	Router     Router
+	Dataplane  Dataplane
+	Interfaces []Interface // in the file's order
+	Static     []Static
+	BGP        BGP
+	Control    Control
+	Log        Log
+}
+
+// Interface returns the interface of that name.
+func (c *Config) Interface(name string) (Interface, bool) {
+	for _, i := range c.Interfaces {
+		if i.Name == name {
+			return i, true
+		}
+	}
+	return Interface{}, false
+}
+
+// Router says who we are.
+type Router struct {
+	Name string
+	ID   netip.Addr // IPv4; the first IPv4 address of a loopback, else of any interface, unless given. Invalid when there is none
+	AS   uint32     // 0: no BGP
+}
+
+// DataplaneKind chooses who forwards.
+type DataplaneKind string
+
+// The kinds of dataplane.
+const (
+	Auto     DataplaneKind = "auto"     // vpp where it is installed, else embedded
+	VPP      DataplaneKind = "vpp"      // FD.io VPP, and nothing else
+	Embedded DataplaneKind = "embedded" // minivpp, in the router's process
+)
+
+// Dataplane is the `dataplane` section.
+type Dataplane struct {
+	Kind   DataplaneKind
+	Attach string // API socket of a running VPP to join; "" starts one
+}
+
+// InterfaceKind is what is behind an interface.
+type InterfaceKind string
+
+// The kinds of interface.
+const (
+	KindLoopback  InterfaceKind = "loopback"
+	KindMemif     InterfaceKind = "memif"
+	KindWireGuard InterfaceKind = "wireguard"
+)
+
+// Interface is an entry of `interfaces`. Exactly one of Loopback, Memif and WireGuard is set.
+type Interface struct {
+	Name       string
+	Loopback   bool
+	Memif      *Memif
+	WireGuard  *WireGuard
+	Addresses  []netip.Prefix // host bits kept; at most one is link-local IPv6
+	MTU        int            // bytes of an IP packet
+	Unnumbered string         // the interface whose addresses it borrows, or ""
+}
+
+// Kind returns what is behind the interface.
+func (i Interface) Kind() InterfaceKind {
+	switch {
+	case i.Memif != nil:
+		return KindMemif
+	case i.WireGuard != nil:
+		return KindWireGuard
+	default:
+		return KindLoopback
+	}
+}
+
+// LinkLocal returns the configured fe80:: address, invalid when there is none.
+func (i Interface) LinkLocal() netip.Addr {
+	for _, a := range i.Addresses {
+		if isLinkLocal6(a.Addr()) {
+			return a.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// Default MTUs in bytes, by kind: WireGuard's is what fits through a path of 1500 bytes over IPv6.
+const (
+	DefaultMTU          = 1500
+	DefaultWireGuardMTU = 1420
+)
+
+// Role is a memif end's part: the master listens, the slave connects and shares its memory.
+type Role string
+
+// The roles.
+const (
+	Master Role = "master"
+	Slave  Role = "slave"
+)
+
+// Memif is a cable to another dataplane on this machine.
+type Memif struct {
+	Socket     string // as written; see SocketPath
+	Role       Role
+	ID         uint32
+	Secret     Secret // up to 24 bytes; unset means none
+	RingSize   int    // descriptors, a power of two
+	BufferSize int    // bytes
+	Queues     int    // pairs
+}
+
+// Defaults of a memif interface, VPP's own.
+const (
+	DefaultRingSize   = 1024
+	DefaultBufferSize = 2048
+	DefaultQueues     = 1
+)
+
+// SocketPath returns where the socket is: a relative one is in linksDir.
+func (m Memif) SocketPath(linksDir string) string {
+	if filepath.IsAbs(m.Socket) {
+		return m.Socket
+	}
+	return filepath.Join(linksDir, m.Socket)
+}
+
+// WireGuard is a tunnel to one peer.
+type WireGuard struct {
+	Listen       netip.AddrPort // UDP of the host; zero: any free port. An unspecified address listens on all
+	PrivateKey   Secret
+	PresharedKey Secret // unset: none
+	Peer         Peer
+}
+
+// Peer is a tunnel's other side.
+type Peer struct {
+	PublicKey Key
+	Endpoint  string        // HOST:PORT, the host perhaps a name; "": learnt from the first packet
+	Keepalive time.Duration // whole seconds; 0: none
+}
+
+// Action is what a static route does.
+type Action string
+
+// The actions.
+const (
+	Forward     Action = "via"
+	Blackhole   Action = "blackhole"   // dropped silently
+	Unreachable Action = "unreachable" // dropped, with ICMP destination unreachable
+	Prohibit    Action = "prohibit"    // dropped, with ICMP administratively prohibited
+)
+
+// Static is an entry of `static`.
+type Static struct {
+	Prefix netip.Prefix // masked
+	Action Action
+	Via    []NextHop // for Forward
+}
+
+// NextHop is one way of a static route: an address, an interface, or both.
+type NextHop struct {
+	Address   netip.Addr // without zone; invalid: destinations are neighbours on Interface
+	Interface string     // "": the connected route to Address says which
+	Weight    uint8      // 1 to 255
+}
+
+// Family is an address family of BGP.
+type Family string
+
+// The families.
+const (
+	IPv4 Family = "ipv4" // AFI 1, SAFI 1
+	IPv6 Family = "ipv6" // AFI 2, SAFI 1
+)
+
+// Policy names what a session lets through.
+type Policy string
+
+// The policies that need no definition.
+const (
+	All  Policy = "all"
+	None Policy = "none"
+)
+
+// BGP is the `bgp` section.
+type BGP struct {
+	Originate    []netip.Prefix // masked
+	Redistribute Redistribute
+	Multipath    int        // paths an ECMP set may have
+	ClusterID    netip.Addr // RFC 4456 §7; the router's ID unless given
+	Neighbors    []Neighbor
+}
+
+// Redistribute says which routes BGP announces besides Originate and its own.
+type Redistribute struct {
+	Connected Connected
+	Static    bool
+}
+
+// Connected chooses connected routes by interface.
+type Connected struct {
+	All        bool
+	Interfaces []string
+}
+
+// Has reports whether the connected routes of an interface are chosen.
+func (c Connected) Has(iface string) bool {
+	return c.All || slices.Contains(c.Interfaces, iface)
+}
+
+// Neighbor is an entry of `bgp.neighbors`.
+type Neighbor struct {
+	Name                 string
+	Description          string
+	Disabled             bool
+	Address              netip.Addr // without zone
+	Interface            string     // always set for a link-local Address
+	AS                   uint32     // the router's own for an internal neighbour
+	LocalAddress         netip.Addr // one of ours; invalid: the dataplane chooses
+	Passive              bool
+	NextHopSelf          bool
+	RouteReflectorClient bool
+	Multihop             bool          // the session may cross routers: TTL 64 instead of 1
+	HoldTime             time.Duration // 0, or 3 s to 65535 s, whole seconds: what we propose (RFC 4271 §4.2)
+	ConnectRetry         time.Duration
+	Families             []Family
+	Import               Policy
+	Export               Policy
+}
+
+// Defaults of a neighbour.
+const (
+	DefaultHoldTime     = 90 * time.Second // RFC 4271 §10
+	DefaultConnectRetry = 10 * time.Second // much less than RFC 4271's 120 s: a healed link should be used at once
+)
+
+// Control is the `control` section.
+type Control struct {
+	Socket string // absolute; "": control.sock in the router's folder
+}
+
+// LogLevel is a level of logrus, by its name.
+type LogLevel string
+
+// LogFormat is how a log line looks.
+type LogFormat string
+
+// The formats.
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// Log is the `log` section.
+type Log struct {
+	Level  LogLevel // error, warning, info, debug, trace
+	Format LogFormat
+}
+
+func isLinkLocal6(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }

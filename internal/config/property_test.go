@@ -1,0 +1,222 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whatever the file, Parse returns: a Config whose canonical form loads to the same one, or a sorted report.
+func FuzzParse(f *testing.F) {
+	for _, path := range append(samples(f, "testdata/right/*.yaml"), samples(f, "testdata/wrong/*.yaml")...) {
+		f.Add(readSample(f, path))
+	}
+	f.Add([]byte("router: {name: a}\nacl: &a [*a]\ninterfaces: {e: {acl: *a}}\n"))
+	f.Add([]byte("router: &r {name: a}\nbgp: {neighbors: &n [&x {families: &f [ipv4, ipv6]}, *x, *x]}\nstatic: *n\n"))
+	dir := keyFolder(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := parseIn(t, dir, "fuzz.yaml", data)
+		if err == nil {
+			roundTrip(t, dir, cfg, printed(t, cfg))
+			return
+		}
+		var errs Errors
+		if !errors.As(err, &errs) || len(errs) == 0 {
+			t.Fatalf("the error is %T", err)
+		}
+		lines := strings.Count(string(data), "\n") + 1
+		for i, e := range errs {
+			switch {
+			case e.Msg == "" || e.Line < 0 || e.Line > lines+1 || e.Line > 0 && e.Col < 1:
+				t.Fatalf("%d: %v", i, e)
+			case strings.ContainsAny(e.Msg, "\n\x00"):
+				t.Fatalf("%d: more than a line: %q", i, e.Msg)
+			}
+		}
+	})
+}
+
+// What is escaped expands to itself.
+func FuzzExpand(f *testing.F) {
+	for _, s := range []string{"", "$", "$$", "${A}", "a${A}b", "${", "$${A}", "${A", "$}"} {
+		f.Add(s)
+	}
+	env := func(string) (string, bool) { return "value", true }
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := expand(escaped(s).Value, env)
+		if err != nil || r.text != s || r.any || r.whole {
+			t.Fatalf("%q, escaped, expands to %+v (%v)", s, r, err)
+		}
+		_, _ = expand(s, env)
+	})
+}
+
+// Any valid configuration survives printing and loading.
+func TestPrintParse(t *testing.T) {
+	dir := keyFolder(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	for i := range uint64(300) {
+		cfg := randomConfig(rand.New(rand.NewPCG(seed, i)))
+		roundTrip(t, dir, cfg, printed(t, cfg))
+		if t.Failed() {
+			t.Fatalf("seed %d, configuration %d", seed, i)
+		}
+	}
+}
+
+// dice makes random values that are valid together: everything numbered by a counter is different from the rest.
+type dice struct {
+	*rand.Rand
+	count int
+}
+
+func (d *dice) next() int {
+	d.count++
+	return d.count
+}
+
+func (d *dice) yes() bool { return d.IntN(2) == 0 }
+
+func pick[T any](d *dice, from ...T) T { return from[d.IntN(len(from))] }
+
+func randomConfig(r *rand.Rand) *Config {
+	d := &dice{Rand: r}
+	c := &Config{
+		Router: Router{
+			Name: pick(d, "router1", "a", "Null", "true", "no-1", "yes", "x.y_z"),
+			ID:   netip.AddrFrom4([4]byte{1 + byte(d.IntN(200)), 0, 0, byte(d.IntN(256))}),
+			AS:   pick(d, uint32(1), 65001, 4242420000, 4294967294),
+		},
+		Dataplane: Dataplane{Kind: pick(d, Auto, Embedded)},
+		Log:       Log{Level: LogLevel(pick(d, "error", "warning", "info", "debug", "trace")), Format: pick(d, LogText, LogJSON)},
+	}
+	if d.yes() {
+		c.Control.Socket = pick(d, "/tmp/x", "/tmp/with space", "/tmp/$dollar", "/tmp/#é")
+	}
+	c.Interfaces = append(c.Interfaces, Interface{Name: "lo", Loopback: true, MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}})
+	for range d.IntN(6) {
+		c.Interfaces = append(c.Interfaces, d.iface())
+	}
+	for range d.IntN(5) {
+		c.Static = append(c.Static, d.static(c))
+	}
+	c.BGP = d.bgp(c)
+	return c
+}
+
+func (d *dice) iface() Interface {
+	n := d.next()
+	i := Interface{Name: fmt.Sprintf("%s%d", pick(d, "eth", "tun", "e_-.", "y", "x"), n), MTU: 1280 + d.IntN(7000)}
+	switch d.IntN(3) {
+	case 0:
+		i.Loopback = true
+	case 1:
+		i.Memif = &Memif{
+			Socket: fmt.Sprintf("s%d.sock", n), Role: pick(d, Master, Slave), ID: d.Uint32(),
+			RingSize: 2 << d.IntN(14), BufferSize: 256 + d.IntN(4000), Queues: 1 + d.IntN(16),
+		}
+		if d.yes() {
+			i.Memif.Secret = pick(d, Secret{Env: "${MEMIF_SECRET}", value: "sesame"}, Secret{File: "memif.secret", value: "sesame"})
+		}
+	default:
+		i.WireGuard = d.wireguard(n)
+	}
+	if d.yes() {
+		i.Unnumbered = "lo"
+	} else {
+		for range d.IntN(3) {
+			m := d.next()
+			i.Addresses = append(i.Addresses, pick(d,
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(m), 1, 1}), 16+d.IntN(17)),
+				netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, byte(m), 15: 1}), 16+d.IntN(113))))
+		}
+	}
+	if d.yes() {
+		i.Addresses = append(i.Addresses, netip.MustParsePrefix("fe80::1/64"))
+	}
+	return i
+}
+
+func (d *dice) wireguard(n int) *WireGuard {
+	good := Key([]byte(strings.Repeat("\x07", 32)))
+	w := &WireGuard{
+		Listen:     netip.AddrPortFrom(pick(d, netip.IPv6Unspecified(), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")), uint16(1000+n)),
+		PrivateKey: Secret{File: "good.key", value: string(good[:])},
+		Peer: Peer{
+			PublicKey: Key{1, byte(d.IntN(256))},
+			Endpoint:  pick(d, "", "peer.example.net:1", "[2001:db8::1]:51820", "192.0.2.1:65535", "[fe80::1%eth0]:5"),
+			Keepalive: time.Duration(d.IntN(65536)) * time.Second,
+		},
+	}
+	if d.yes() {
+		w.PrivateKey = Secret{Env: "${GOODKEY}", value: string(good[:])}
+		w.PresharedKey = w.PrivateKey
+	}
+	if d.yes() && w.Peer.Endpoint != "" {
+		w.Listen = netip.AddrPort{}
+	}
+	return w
+}
+
+func (d *dice) static(c *Config) Static {
+	n := byte(d.next())
+	s := Static{
+		Prefix: pick(d, netip.PrefixFrom(netip.AddrFrom4([4]byte{11, n}), 16+d.IntN(17)), netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, n}), 16+d.IntN(113))),
+		Action: pick(d, Forward, Blackhole, Unreachable, Prohibit),
+	}
+	if s.Action != Forward {
+		return s
+	}
+	for range 1 + d.IntN(3) {
+		h := NextHop{Address: netip.AddrFrom16([16]byte{0xfd, 15: byte(d.next())}), Weight: uint8(1 + d.IntN(255))}
+		if last := c.Interfaces[len(c.Interfaces)-1]; !last.Loopback && d.yes() {
+			h.Interface = last.Name
+		}
+		s.Via = append(s.Via, h)
+	}
+	return s
+}
+
+func (d *dice) bgp(c *Config) BGP {
+	b := BGP{Multipath: 1 + d.IntN(64), ClusterID: c.Router.ID}
+	for range d.IntN(3) {
+		b.Originate = append(b.Originate, netip.PrefixFrom(netip.AddrFrom4([4]byte{12, byte(d.next())}), 16))
+	}
+	b.Redistribute.Static = d.yes()
+	switch d.IntN(3) {
+	case 0:
+		b.Redistribute.Connected.All = true
+	case 1:
+		b.Redistribute.Connected.Interfaces = c.interfaceNames()
+	}
+	if d.yes() {
+		b.ClusterID = netip.AddrFrom4([4]byte{9, 9, 9, 9})
+	}
+	for range d.IntN(4) {
+		m := d.next()
+		n := Neighbor{
+			Name:        fmt.Sprintf("n%d", m),
+			Description: pick(d, "", "plain", "$5", "'", `"`, "a: b # c", "null", "1e3", "- x", "é ☃", "~", "0x10", "{", "*a", "&a", "!t", "%", "@", "`", "|", ">", "=", "<<", " padded "),
+			Disabled:    d.yes(), Passive: d.yes(), NextHopSelf: d.yes(), Multihop: true,
+			Address:      netip.AddrFrom4([4]byte{13, 0, byte(m), 1}),
+			AS:           pick(d, uint32(2), 65002, 4200000000),
+			HoldTime:     pick(d, 0, time.Duration(3+d.IntN(60000))*time.Second),
+			ConnectRetry: time.Duration(1+d.IntN(60000)) * time.Second,
+			Families:     pick(d, []Family{IPv4}, []Family{IPv6}, []Family{IPv4, IPv6}),
+			Import:       pick(d, All, None), Export: pick(d, All, None),
+		}
+		if d.yes() {
+			n.LocalAddress = netip.MustParseAddr("203.0.113.1")
+		}
+		if d.IntN(3) == 0 {
+			n.AS, n.RouteReflectorClient = c.Router.AS, d.yes()
+		}
+		b.Neighbors = append(b.Neighbors, n)
+	}
+	return b
+}

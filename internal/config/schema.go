@@ -1,0 +1,173 @@
+package config
+
+// A section is a mapping of the file: its name in messages, and the keys that it may have.
+type section struct {
+	name string
+	keys []key
+}
+
+// A key is one of a section's. later and never say why it cannot be used: later in this release, never at all.
+type key struct {
+	name  string
+	later string
+	never string
+	// refers reports the references below a later key that lead nowhere: those are told in preference to "not available yet".
+	refers func(*decoder, value)
+}
+
+func (s *section) key(name string) (key, bool) {
+	for _, k := range s.keys {
+		if k.name == name {
+			return k, true
+		}
+	}
+	return key{}, false
+}
+
+// names returns the keys, those that can be used first.
+func (s *section) names() (available, later []string) {
+	for _, k := range s.keys {
+		switch {
+		case k.never != "":
+		case k.later != "":
+			later = append(later, k.name)
+		default:
+			available = append(available, k.name)
+		}
+	}
+	return available, later
+}
+
+// What is not available yet, each with what there is instead. Taking a line away here and giving the key a case in
+// sections.go is how a feature becomes available.
+const (
+	laterVPP     = "the router forwards by its embedded dataplane: use kind: embedded or kind: auto"
+	laterAttach  = "the router starts its own dataplane: remove it"
+	laterVRF     = "all interfaces and routes are in one table: remove it"
+	laterACL     = "packets are not filtered: remove it"
+	laterSteer   = "remove it"
+	laterTap     = "connect by memif or wireguard"
+	laterBFD     = "a dead neighbor is found by its hold-time: remove it"
+	laterPolicy  = "use all or none"
+	laterGroup   = "write the settings of each neighbor"
+	laterSession = "remove it"
+	laterROA     = "routes are not validated: remove it"
+	laterService = "the router offers its control socket only: remove it"
+	laterDevice  = "connect by memif or wireguard"
+	laterExt     = "unnumbered sessions: give the neighbor an address and a number as its as"
+)
+
+var (
+	rootSection = &section{"the configuration", []key{
+		{name: "router"},
+		{name: "dataplane"},
+		{name: "interfaces"},
+		{name: "static"},
+		{name: "bgp"},
+		{name: "control"},
+		{name: "log"},
+		{name: "vrfs", later: laterVRF, refers: (*decoder).vrfReferences},
+		{name: "acl", later: laterACL},
+		{name: "policies", later: laterPolicy},
+		{name: "roa", later: laterROA},
+		{name: "services", later: laterService},
+		{name: "devices", later: laterDevice},
+	}}
+	routerSection    = &section{"router", []key{{name: "name"}, {name: "id"}, {name: "as"}}}
+	dataplaneSection = &section{"dataplane", []key{{name: "kind"}, {name: "vpp", later: laterAttach}}}
+	interfaceSection = &section{"an interface", []key{
+		{name: "loopback"},
+		{name: "memif"},
+		{name: "wireguard"},
+		{name: "addresses"},
+		{name: "mtu"},
+		{name: "unnumbered"},
+		{name: "tap", later: laterTap},
+		{name: "host-interface", later: laterTap},
+		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
+		{name: "acl", later: laterACL, refers: refersTo("acl", "ACL")},
+		{name: "urpf", later: laterSteer},
+		{name: "mss-clamp", later: laterSteer},
+	}}
+	memifSection = &section{"memif", []key{
+		{name: "socket"},
+		{name: "role"},
+		{name: "id"},
+		{name: "secret-file"},
+		{name: "secret"},
+		{name: "ring-size"},
+		{name: "buffer-size"},
+		{name: "queues"},
+	}}
+	wireguardSection = &section{"wireguard", []key{
+		{name: "listen"},
+		{name: "private-key-file"},
+		{name: "private-key"},
+		{name: "preshared-key-file"},
+		{name: "preshared-key"},
+		{name: "peer"},
+	}}
+	peerSection = &section{"wireguard.peer", []key{
+		{name: "public-key"},
+		{name: "endpoint"},
+		{name: "keepalive"},
+		{name: "preshared-key-file"},
+		{name: "preshared-key"},
+	}}
+	staticSection = &section{"a static route", []key{
+		{name: "prefix"},
+		{name: "via"},
+		{name: "blackhole"},
+		{name: "unreachable"},
+		{name: "prohibit"},
+		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
+		{name: "bfd", later: laterBFD},
+	}}
+	viaSection = &section{"a next hop", []key{{name: "address"}, {name: "interface"}, {name: "weight"}}}
+	bgpSection = &section{"bgp", []key{
+		{name: "originate"},
+		{name: "redistribute"},
+		{name: "multipath"},
+		{name: "cluster-id"},
+		{name: "neighbors"},
+		{name: "groups", later: laterGroup},
+	}}
+	redistributeSection = &section{"bgp.redistribute", []key{{name: "connected"}, {name: "static"}}}
+	neighborSection     = &section{"a neighbor", []key{
+		{name: "name"},
+		{name: "description"},
+		{name: "disabled"},
+		{name: "address"},
+		{name: "interface"},
+		{name: "as"},
+		{name: "local-address"},
+		{name: "passive"},
+		{name: "next-hop-self"},
+		{name: "route-reflector-client"},
+		{name: "multihop"},
+		{name: "hold-time"},
+		{name: "connect-retry"},
+		{name: "families"},
+		{name: "import"},
+		{name: "export"},
+		{name: "bfd", later: laterBFD},
+		{name: "max-prefix", later: laterSession},
+		{name: "add-path", later: laterSession},
+		{name: "graceful-restart", later: laterSession},
+		{name: "group", later: laterGroup, refers: refersTo("bgp/groups", "group")},
+		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
+		{name: "password", never: "TCP-MD5 (RFC 2385) does not exist in VPP's TCP, which carries the sessions: remove it, and protect the session by its wireguard link"},
+	}}
+	controlSection = &section{"control", []key{
+		{name: "socket"},
+		{name: "bird-socket", later: laterService},
+		{name: "grpc", later: laterService},
+	}}
+	logSection = &section{"log", []key{{name: "level"}, {name: "format"}}}
+)
+
+// sections is the whole schema, for the test that compares it with docs/configuration.md.
+var sections = []*section{
+	rootSection, routerSection, dataplaneSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
+	viaSection, bgpSection, redistributeSection, neighborSection, controlSection, logSection,
+}

@@ -1,0 +1,242 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+func (d *decoder) static(v value) Static {
+	s := Static{}
+	var actions []string
+	d.mapping(v, staticSection, func(key string, v value) {
+		switch key {
+		case "prefix":
+			if text, ok := d.text(v, "prefix must be a prefix"); ok {
+				s.Prefix, _ = d.prefix(v, text, "prefix")
+			}
+		case "via":
+			actions = append(actions, key)
+			s.Action = Forward
+			d.list(v, "via must be a list of next hops", func(_ int, v value) {
+				s.Via = append(s.Via, d.nextHop(v))
+			})
+			if len(s.Via) == 0 && (v.isNull() || len(v.node.Content) == 0) {
+				d.errorf(v, "via has no next hop; give at least one, or blackhole: true")
+			}
+		default:
+			actions = append(actions, key)
+			s.Action = Action(key)
+			if !d.boolean(v, key) && v.node.Value == "false" {
+				d.errorf(v, "%s: false says nothing; remove it", key)
+			}
+		}
+	})
+	if !d.has(v.path + "/prefix") {
+		d.errorf(v, "the prefix of the route is missing; write prefix: 10.9.0.0/16")
+	}
+	switch len(actions) {
+	case 0:
+		d.errorf(v, "the route does nothing; give it one of via: [{address: …}], blackhole: true, unreachable: true or prohibit: true")
+	case 1:
+	default:
+		d.errorf(v, "the route has %s at once; keep one of them", strings.Join(actions, " and "))
+	}
+	return s
+}
+
+func (d *decoder) nextHop(v value) NextHop {
+	n := NextHop{Weight: 1}
+	d.mapping(v, viaSection, func(key string, v value) {
+		switch key {
+		case "address":
+			n.Address, _ = d.address(v, "address")
+		case "interface":
+			n.Interface, _ = d.text(v, "interface must be the name of an interface")
+		case "weight":
+			w, _ := d.number(v, "weight", 1, math.MaxUint8)
+			n.Weight = uint8(w)
+		}
+	})
+	if !d.has(v.path+"/address") && !d.has(v.path+"/interface") {
+		d.errorf(v, "the next hop is empty; give it an address, an interface, or both")
+	}
+	return n
+}
+
+func (d *decoder) bgp(v value) BGP {
+	b := BGP{Multipath: 1}
+	d.mapping(v, bgpSection, func(key string, v value) {
+		switch key {
+		case "originate":
+			d.words(v, "originate must be a list of prefixes", func(_ int, v value, s string) {
+				var p netip.Prefix
+				if s != "" {
+					p, _ = d.prefix(v, s, "a prefix of originate")
+				}
+				b.Originate = append(b.Originate, p)
+			})
+		case "redistribute":
+			b.Redistribute = d.redistribute(v)
+		case "multipath":
+			n, _ := d.number(v, "multipath", 1, 64)
+			b.Multipath = int(n)
+		case "cluster-id":
+			b.ClusterID = d.identifier(v, "cluster-id")
+		case "neighbors":
+			d.list(v, "neighbors must be a list of neighbors", func(_ int, v value) {
+				b.Neighbors = append(b.Neighbors, d.neighbor(v))
+			})
+		}
+	})
+	return b
+}
+
+func (d *decoder) redistribute(v value) (r Redistribute) {
+	d.mapping(v, redistributeSection, func(key string, v value) {
+		if key == "static" {
+			r.Static = d.boolean(v, "static")
+			return
+		}
+		if v.node.Kind == scalarNode && !v.isNull() {
+			if s, _ := expand(v.node.Value, d.opt.env); s.text == string(All) {
+				r.Connected.All = true
+				return
+			}
+		}
+		d.words(v, "connected must be all or a list of interfaces", func(_ int, _ value, s string) {
+			r.Connected.Interfaces = append(r.Connected.Interfaces, s)
+		})
+	})
+	return r
+}
+
+// Limits of a neighbour's timers: 16 bits of seconds (RFC 4271 §4.2).
+const maxTimer = math.MaxUint16 * time.Second
+
+func (d *decoder) neighbor(v value) Neighbor {
+	n := Neighbor{HoldTime: DefaultHoldTime, ConnectRetry: DefaultConnectRetry}
+	d.mapping(v, neighborSection, func(key string, v value) {
+		switch key {
+		case "name":
+			n.Name = d.name(v, "a neighbor", maxName)
+		case "description":
+			n.Description, _ = d.text(v, "description must be a text")
+		case "disabled":
+			n.Disabled = d.boolean(v, key)
+		case "address":
+			n.Address = d.neighborAddress(v)
+		case "interface":
+			n.Interface, _ = d.text(v, "interface must be the name of an interface")
+		case "as":
+			n.AS = d.neighborAS(v)
+		case "local-address":
+			n.LocalAddress, _ = d.address(v, "local-address")
+		case "passive":
+			n.Passive = d.boolean(v, key)
+		case "next-hop-self":
+			n.NextHopSelf = d.boolean(v, key)
+		case "route-reflector-client":
+			n.RouteReflectorClient = d.boolean(v, key)
+		case "multihop":
+			n.Multihop = d.boolean(v, key)
+		case "hold-time":
+			n.HoldTime = d.duration(v, "hold-time", 0, maxTimer, time.Second)
+			if n.HoldTime > 0 && n.HoldTime < 3*time.Second { // RFC 4271 §4.2
+				d.errorf(v, "hold-time must be 0 (never) or from 3s to %s, not %s", formatDuration(maxTimer), formatDuration(n.HoldTime))
+			}
+		case "connect-retry":
+			n.ConnectRetry = d.duration(v, "connect-retry", time.Second, maxTimer, time.Second)
+		case "families":
+			d.families(v, &n)
+		case "import":
+			n.Import = d.policy(v, key)
+		case "export":
+			n.Export = d.policy(v, key)
+		}
+	})
+	d.neighborMissing(v)
+	return n
+}
+
+// neighborMissing reports the keys that a neighbour must have.
+func (d *decoder) neighborMissing(v value) {
+	for _, key := range []string{"name", "as"} {
+		if !d.has(v.path + "/" + key) {
+			d.errorf(v, "the %s of the neighbor is missing%s", key, map[string]string{
+				"name": "; write name: and a word by which commands and logs call it",
+				"as":   "; write as: and its number, or as: internal",
+			}[key])
+		}
+	}
+	if !d.has(v.path + "/address") {
+		if d.has(v.path + "/interface") {
+			d.laters = append(d.laters, later{key{name: "a neighbor without an address", later: laterExt}, v.at, v})
+		} else {
+			d.errorf(v, "the address of the neighbor is missing; write address: 169.254.12.2, or address: fe80::2 and interface: NAME")
+		}
+	}
+}
+
+func (d *decoder) neighborAddress(v value) netip.Addr {
+	a, ok := d.address(v, "address")
+	if ok && (a.IsUnspecified() || a.IsMulticast() || a.IsLoopback()) {
+		d.errorf(v, "%s is not the address of a neighbor; sessions run to unicast addresses of other routers", a)
+		return netip.Addr{}
+	}
+	return a
+}
+
+// asInternal stands for the router's own number until the whole file is read.
+const asInternal = math.MaxUint32
+
+func (d *decoder) neighborAS(v value) uint32 {
+	if v.node.Kind == scalarNode {
+		switch r, _ := expand(v.node.Value, d.opt.env); r.text {
+		case "internal":
+			return asInternal
+		case "external":
+			d.laters = append(d.laters, later{key{name: "as: external", later: laterExt}, v.at, v})
+			return 0
+		}
+	}
+	return d.as(v, "as must be a number from 1 to 4294967294, or internal")
+}
+
+func (d *decoder) families(v value, n *Neighbor) {
+	d.words(v, "families must be a list of ipv4 and ipv6", func(_ int, v value, s string) {
+		f := Family(s)
+		switch {
+		case s == "":
+		case f != IPv4 && f != IPv6:
+			d.errorf(v, "a family is ipv4 or ipv6, not %q", shorten(s))
+		default:
+			if slices.Contains(n.Families, f) {
+				d.errorf(v, "family %s is here twice; remove one", f)
+				return
+			}
+			n.Families = append(n.Families, f)
+		}
+	})
+	slices.Sort(n.Families) // their order says nothing
+	if len(n.Families) == 0 && (v.isNull() || v.node.Kind == sequenceNode && len(v.node.Content) == 0) {
+		d.errorf(v, "families is empty; write [ipv4], [ipv6] or [ipv4, ipv6]")
+	}
+}
+
+// policy decodes import and export. Policies by name come later, but must exist.
+func (d *decoder) policy(v value, key string) Policy {
+	if v.node.Kind == scalarNode && !v.isNull() {
+		s, ok := d.text(v, key+" must be all or none")
+		if !ok || s == string(All) || s == string(None) {
+			return Policy(s)
+		}
+	}
+	k := neighborPolicy
+	k.name = fmt.Sprintf("%s: %s", key, v.kind())
+	d.laters = append(d.laters, later{k, v.at, v})
+	return ""
+}
