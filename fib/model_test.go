@@ -1,0 +1,565 @@
+package fib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A slow, obvious model of what must come out, a dataplane that does everything that can go wrong, and random operations
+// that drive a Syncer between them.
+
+// chooser makes the random choices: a rand.Rand, or a fuzzer's bytes.
+type chooser interface{ IntN(n int) int }
+
+type byteChooser struct {
+	data []byte
+	done bool
+}
+
+func (b *byteChooser) IntN(n int) int {
+	if len(b.data) == 0 {
+		b.done = true
+		return 0
+	}
+	v := int(b.data[0])
+	b.data = b.data[1:]
+	return v % n
+}
+
+var errRefused = errors.New("refused")
+
+// fakeTarget is a dataplane with faults. Every rule that a Syncer must keep is checked where it would break it.
+type fakeTarget struct {
+	t  *testing.T
+	mu sync.Mutex
+	ch chooser
+
+	ours     map[Key]Route
+	better   map[Key]bool // another source shadows ours
+	ifaces   map[string]bool
+	poison   map[Key]bool // refused for ever
+	doubtful map[Key]bool // keys whose change was lost with the connection
+
+	faults     bool
+	up         bool
+	fresh      bool // a new connection, not dumped yet: the target refuses to write (the first gate's other half)
+	told       bool // the Syncer knows that it must dump
+	mayDelete  func(Key) bool
+	applied    int
+	maxBatch   int
+	dumpsAsked int
+}
+
+func (f *fakeTarget) chance(percent int) bool { return f.faults && f.ch.IntN(100) < percent }
+
+func (f *fakeTarget) Dump(ctx context.Context) ([]Held, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dumpsAsked++
+	switch {
+	case !f.up || f.chance(10):
+		return nil, fmt.Errorf("dump: %w", ErrDisconnected)
+	case f.chance(10):
+		return nil, errRefused
+	}
+	f.told, f.fresh = false, false
+	clear(f.doubtful)
+	var held []Held
+	for k, r := range f.ours {
+		if f.better[k] {
+			held = append(held, Held{Route: Route{Key: k, Kind: Prohibit}, Shadowed: true})
+		} else {
+			held = append(held, Held{Route: r})
+		}
+	}
+	return held, nil
+}
+
+func (f *fakeTarget) Apply(ctx context.Context, changes []Change) []error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.maxBatch = max(f.maxBatch, len(changes))
+	if f.told {
+		f.t.Error("written before the dump that the Syncer knew it needed")
+	}
+	errs := make([]error, len(changes))
+	seen := make(map[Key]bool)
+	deleting := false
+	for i, c := range changes {
+		if seen[c.Key] {
+			f.t.Errorf("%v twice in a batch", c.Key)
+		}
+		if deleting && !c.Delete {
+			f.t.Error("addition after a deletion")
+		}
+		seen[c.Key], deleting = true, deleting || c.Delete
+		if f.up && f.chance(2) {
+			f.up = false
+		}
+		errs[i] = f.apply(c)
+		if errors.Is(errs[i], ErrDisconnected) {
+			f.told = true
+		}
+	}
+	return errs
+}
+
+func (f *fakeTarget) apply(c Change) error {
+	lost := false
+	switch {
+	case f.fresh || !f.up && (!f.faults || f.ch.IntN(2) == 0):
+		f.doubtful[c.Key] = true
+		return ErrDisconnected
+	case !f.up: // done, but nobody heard
+		f.doubtful[c.Key] = true
+		lost = true
+	case f.poison[c.Key] || f.chance(5):
+		return errRefused
+	}
+	if c.Delete {
+		if _, ok := f.ours[c.Key]; !ok && !lost && !f.doubtful[c.Key] {
+			f.t.Errorf("%v deleted, which is not there", c.Key)
+		}
+		if !f.mayDelete(c.Key) {
+			f.t.Errorf("left-over %v deleted before the feeds were complete", c.Key)
+		}
+		delete(f.ours, c.Key)
+	} else {
+		for _, h := range c.NextHops {
+			if h.Interface != "" && !f.ifaces[h.Interface] {
+				if lost {
+					return ErrDisconnected
+				}
+				return fmt.Errorf("next hop %v: %w", h, ErrNoInterface)
+			}
+		}
+		if c.Kind == Connected {
+			f.t.Errorf("connected %v written", c.Key)
+		}
+		if old, ok := f.ours[c.Key]; ok && old.Equal(c.Route) && !f.better[c.Key] && !f.doubtful[c.Key] {
+			f.t.Errorf("%v written again, unchanged", c.Key)
+		}
+		f.ours[c.Key] = Route{Key: c.Key, Kind: c.Kind, NextHops: slices.Clone(c.NextHops)}
+	}
+	f.applied++
+	if lost {
+		return ErrDisconnected
+	}
+	return nil
+}
+
+// world is a Syncer, its target, and the model.
+type world struct {
+	t      *testing.T
+	ch     chooser
+	s      *Syncer
+	target *fakeTarget
+	feeds  []*Feed
+
+	mu       sync.Mutex // for what target.mayDelete reads
+	wants    []map[Key]Route
+	prefs    []int
+	complete []bool
+	wanted   map[Key]bool // in this life
+	rev      uint64
+}
+
+var worldPrefixes = []string{
+	"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/24", "10.1.0.0/25", "10.1.0.7/32", "10.2.0.0/24", "172.20.0.0/14",
+	"::/0", "fd00::/8", "fd42:1::/64", "fd42:1::7/128", "fd42:2::/48",
+}
+
+var worldHops = []NextHop{
+	{Addr: netip.MustParseAddr("10.1.0.9")},
+	{Addr: netip.MustParseAddr("10.1.0.200"), Weight: 3},
+	{Addr: netip.MustParseAddr("fd42:1::9")},
+	{Addr: netip.MustParseAddr("fe80::2"), Interface: "eth1"},
+	{Addr: netip.MustParseAddr("fe80::2")},
+	{Addr: netip.MustParseAddr("10.2.0.1"), Interface: "eth2"},
+	{Interface: "eth0"},
+}
+
+func newWorld(t *testing.T, ch chooser) *world {
+	w := &world{t: t, ch: ch, wanted: make(map[Key]bool)}
+	w.target = &fakeTarget{
+		t: t, ch: ch, ours: make(map[Key]Route), better: make(map[Key]bool), poison: make(map[Key]bool),
+		doubtful: make(map[Key]bool), ifaces: map[string]bool{"eth0": true, "eth1": true},
+		up: true, fresh: true, told: true, mayDelete: w.mayDelete,
+	}
+	w.s = NewSyncer(Options{Target: w.target, Batch: 3, MinBackoff: time.Second, MaxBackoff: 8 * time.Second})
+	for i, f := range []struct {
+		name string
+		pref int
+	}{{"direct", 240}, {"bgp", 100}, {"static", 200}, {"bgp2", 100}} {
+		w.feeds = append(w.feeds, w.s.Feed(f.name, f.pref))
+		w.prefs = append(w.prefs, f.pref)
+		w.wants = append(w.wants, make(map[Key]Route))
+		w.complete = append(w.complete, false)
+		_ = i
+	}
+	for range ch.IntN(8) { // left-overs of an earlier life
+		r := w.route(1)
+		w.target.ours[r.Key] = r
+	}
+	return w
+}
+
+func (w *world) mayDelete(k Key) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wanted[k] || !slices.Contains(w.complete, false)
+}
+
+func (w *world) key() Key {
+	return Key{Table: uint32(w.ch.IntN(4) / 3), Prefix: netip.MustParsePrefix(worldPrefixes[w.ch.IntN(len(worldPrefixes))])}
+}
+
+// route makes one up; feed 0 has connected ones only.
+func (w *world) route(feed int) Route {
+	r := Route{Key: w.key()}
+	if feed == 0 {
+		r.Kind, r.NextHops = Connected, []NextHop{{Interface: fmt.Sprintf("eth%d", w.ch.IntN(3))}}
+		return r
+	}
+	if w.ch.IntN(8) == 0 {
+		r.Kind = Blackhole
+		return r
+	}
+	for range w.ch.IntN(3) + w.ch.IntN(2) {
+		r.NextHops = append(r.NextHops, worldHops[w.ch.IntN(len(worldHops))])
+	}
+	return r
+}
+
+func (w *world) update(feed int, rs ...Route) {
+	w.mu.Lock()
+	for _, r := range rs {
+		w.wants[feed][r.Key] = r
+		w.wanted[r.Key] = true
+	}
+	w.mu.Unlock()
+	w.rev = w.feeds[feed].Update(rs...)
+}
+
+func (w *world) step() {
+	feed := w.ch.IntN(len(w.feeds))
+	switch w.ch.IntN(16) {
+	case 0, 1, 2, 3:
+		w.update(feed, w.route(feed))
+	case 4:
+		w.update(feed, w.route(feed), w.route(feed), w.route(feed))
+	case 5, 6, 7:
+		k := w.key()
+		w.mu.Lock()
+		delete(w.wants[feed], k)
+		w.mu.Unlock()
+		w.rev = w.feeds[feed].Withdraw(k)
+	case 8:
+		w.replace(feed)
+	case 9:
+		w.s.Invalidate()
+	case 10:
+		w.target.mu.Lock()
+		name := fmt.Sprintf("eth%d", w.ch.IntN(3))
+		w.target.ifaces[name] = !w.target.ifaces[name]
+		w.target.mu.Unlock()
+		w.s.InterfacesChanged()
+	case 11:
+		w.crash()
+	case 12:
+		w.target.mu.Lock()
+		k := w.key()
+		w.target.poison[k] = !w.target.poison[k]
+		w.target.mu.Unlock()
+	case 13:
+		if w.ch.IntN(4) == 0 {
+			w.mu.Lock()
+			w.complete[feed] = true
+			w.mu.Unlock()
+			w.rev = w.feeds[feed].Complete()
+		}
+	case 14:
+		time.Sleep(time.Duration(w.ch.IntN(3000)) * time.Millisecond)
+	case 15:
+		synctest.Wait()
+	}
+}
+
+func (w *world) replace(feed int) {
+	rs := make([]Route, w.ch.IntN(5))
+	for i := range rs {
+		rs[i] = w.route(feed)
+	}
+	w.mu.Lock()
+	clear(w.wants[feed])
+	for _, r := range rs {
+		w.wants[feed][r.Key] = r
+		w.wanted[r.Key] = true
+	}
+	w.mu.Unlock()
+	w.rev = w.feeds[feed].Replace(rs)
+}
+
+// crash ends the connection, and perhaps the dataplane with all its routes; or somebody else meddles with it.
+func (w *world) crash() {
+	w.target.mu.Lock()
+	defer w.target.mu.Unlock()
+	k := w.key()
+	switch w.ch.IntN(4) {
+	case 0:
+		w.target.up = false
+		return
+	case 1:
+		clear(w.target.ours)
+		clear(w.target.better)
+		w.target.up, w.target.fresh = true, true
+	case 2:
+		delete(w.target.ours, k)
+		delete(w.target.better, k)
+		w.target.doubtful[k] = true
+	case 3:
+		w.target.better[k] = !w.target.better[k]
+		w.target.doubtful[k] = true
+	}
+	w.s.Invalidate()
+}
+
+// check lets everything settle without faults, and compares.
+func (w *world) check() {
+	w.t.Helper()
+	w.target.mu.Lock()
+	faults := w.target.faults
+	w.target.faults, w.target.up = false, true
+	w.target.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for range 2 { // that a route is shadowed shows in the dump after the one that led to its addition
+		w.s.Invalidate()
+		if err := w.s.WaitSynced(ctx, w.rev); err != nil {
+			w.t.Fatalf("WaitSynced: %v; %+v", err, w.s.Status())
+		}
+	}
+	w.compare()
+	w.target.mu.Lock()
+	w.target.faults = faults
+	w.target.mu.Unlock()
+}
+
+func (w *world) compare() {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.target.mu.Lock()
+	defer w.target.mu.Unlock()
+	keys := make(map[Key]bool)
+	for _, wants := range w.wants {
+		for k := range wants {
+			keys[k] = true
+		}
+	}
+	for k := range w.target.ours {
+		keys[k] = true
+	}
+	for k := range keys {
+		w.compareKey(k)
+	}
+	w.s.Walk(func(e Entry) bool {
+		if !keys[e.Key] {
+			w.t.Errorf("%v is an entry that nobody wants or holds: %v", e.Key, e.State)
+		}
+		delete(keys, e.Key)
+		return true
+	})
+	if len(keys) > 0 {
+		w.t.Errorf("no entries for %v", slices.Collect(maps.Keys(keys)))
+	}
+}
+
+func (w *world) compareKey(k Key) {
+	w.t.Helper()
+	held, isHeld := w.target.ours[k]
+	e, ok := w.s.Get(k)
+	if !ok {
+		w.t.Errorf("%v: no entry", k)
+		return
+	}
+	order := w.candidates(k)
+	if len(order) != len(e.Candidates) {
+		w.t.Errorf("%v: %d candidates, want %d", k, len(e.Candidates), len(order))
+		return
+	}
+	for i, f := range order {
+		if e.Candidates[i].Feed != w.feeds[f].Name() || !e.Candidates[i].Route.Equal(w.resolve(w.wants[f][k])) {
+			w.t.Errorf("%v: candidate %d is %+v", k, i, e.Candidates[i])
+		}
+	}
+	want, state := w.expect(k, order)
+	if w.target.poison[k] && w.target.better[k] && e.State == Failed {
+		return // a dump does not say what we hold behind the better source, so it was to be written again, and was refused
+	}
+	if e.State != state {
+		w.t.Errorf("%v is %v (%v), want %v; best %v, held %v, wants %v", k, e.State, e.Err, state, e.Best.NextHops, held.NextHops, w.wants)
+	}
+	if (e.Err != nil) != (state == Failed || state == Pending) {
+		w.t.Errorf("%v: state %v with error %v", k, e.State, e.Err)
+	}
+	switch state {
+	case Failed, Pending, Stale:
+		return // the dataplane holds what it held
+	}
+	if (want != nil) != isHeld || want != nil && !want.Equal(held) {
+		w.t.Errorf("%v: dataplane holds %v %+v, want %+v", k, isHeld, held, want)
+	}
+}
+
+// candidates returns the feeds that want k, best first.
+func (w *world) candidates(k Key) (order []int) {
+	for f := range w.wants {
+		if _, ok := w.wants[f][k]; ok {
+			order = append(order, f)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return w.prefs[b] - w.prefs[a] })
+	return order
+}
+
+// expect says what the dataplane should hold of ours, and the state.
+func (w *world) expect(k Key, order []int) (*Route, State) {
+	if len(order) == 0 {
+		if w.target.poison[k] && w.wanted[k] || w.target.poison[k] && !slices.Contains(w.complete, false) {
+			return nil, Failed
+		}
+		return nil, Stale
+	}
+	best := w.resolve(w.wants[order[0]][k])
+	if best.Kind == Connected {
+		if _, ok := w.target.ours[k]; ok && w.target.poison[k] {
+			return nil, Failed
+		}
+		if len(order) > 1 {
+			return nil, Shadowed
+		}
+		return nil, Installed
+	}
+	if best.Kind == Unicast && len(best.NextHops) == 0 {
+		return nil, Failed
+	}
+	for _, h := range best.NextHops {
+		if h.Interface == "" && h.Addr.IsLinkLocalUnicast() {
+			return nil, Failed
+		}
+	}
+	done := Installed
+	if w.target.better[k] {
+		done = Shadowed
+	}
+	if held, ok := w.target.ours[k]; ok && held.Equal(best) {
+		return &best, done // even if it would be refused now
+	}
+	if w.target.poison[k] {
+		return nil, Failed
+	}
+	for _, h := range best.NextHops {
+		if h.Interface != "" && !w.target.ifaces[h.Interface] {
+			return nil, Pending
+		}
+	}
+	return &best, done
+}
+
+func (w *world) resolve(r Route) Route {
+	out := Route{Key: r.Key, Kind: r.Kind}
+	for _, h := range r.NextHops {
+		if h.Weight == 0 {
+			h.Weight = 1
+		}
+		if r.Kind == Unicast && h.Interface == "" && !h.Addr.IsLinkLocalUnicast() {
+			bits := -1
+			for k, c := range w.wants[0] {
+				if k.Table == r.Table && k.Prefix.Contains(h.Addr) && k.Prefix.Bits() > bits {
+					bits, h.Interface = k.Prefix.Bits(), c.NextHops[0].Interface
+				}
+			}
+		}
+		if !slices.Contains(out.NextHops, h) {
+			out.NextHops = append(out.NextHops, h)
+		}
+	}
+	return out
+}
+
+func (w *world) run(steps int, every int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- w.s.Run(ctx) }()
+	w.target.mu.Lock()
+	w.target.faults = true
+	w.target.mu.Unlock()
+	for i := 0; i < steps && !w.t.Failed(); i++ {
+		if b, ok := w.ch.(*byteChooser); ok && b.done {
+			break
+		}
+		w.step()
+		if i%every == every-1 {
+			w.check()
+		}
+	}
+	w.check()
+	cancel()
+	if err := <-done; err != nil {
+		w.t.Errorf("Run: %v", err)
+	}
+}
+
+// lockedChooser: the target's and the driver's choices come from different goroutines.
+type lockedChooser struct {
+	mu sync.Mutex
+	ch chooser
+}
+
+func (l *lockedChooser) IntN(n int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ch.IntN(n)
+}
+
+func TestRandomOperationsAgainstModel(t *testing.T) {
+	seeds, steps := 30, 500
+	if testing.Short() {
+		seeds = 5
+	}
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ch := &lockedChooser{ch: rand.New(rand.NewPCG(seed, 1))}
+				newWorld(t, ch).run(steps, 25)
+			})
+		})
+	}
+}
+
+func FuzzSyncer(f *testing.F) {
+	for seed := range uint64(4) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		b := make([]byte, 400)
+		for i := range b {
+			b[i] = byte(r.IntN(256))
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, &lockedChooser{ch: &byteChooser{data: data}})
+			w.run(min(len(data), 300), 20)
+		})
+	})
+}

@@ -1,0 +1,45 @@
+package fib
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrDisconnected is a change's (or a dump's) result when the dataplane went away before it answered: the change may or
+// may not have been made. The Syncer dumps again before it writes anything else.
+var ErrDisconnected = errors.New("dataplane disconnected")
+
+// ErrNoInterface is a change's result when a next hop's interface, or the route's table, is not in the dataplane (yet).
+// The route is Pending, and is tried again after InterfacesChanged.
+var ErrNoInterface = errors.New("interface does not exist")
+
+// ErrStopped is WaitSynced's answer once Run has returned.
+var ErrStopped = errors.New("fib: syncer has stopped")
+
+// Held is a route of ours that the dataplane holds.
+type Held struct {
+	Route
+	// Shadowed: another source of the dataplane is better, so the entry forwards as that one says. Kind and NextHops
+	// then mean nothing, as VPP reports only the best source's paths.
+	Shadowed bool
+}
+
+// Change is one write: Route is added, or replaces what we hold for its key; with Delete, what we hold for the key goes.
+type Change struct {
+	Route
+	Delete bool
+}
+
+// Target is a dataplane that holds routes. A Syncer calls one method at a time, from one goroutine.
+type Target interface {
+	// Dump returns every route the dataplane holds that is ours, and nobody else's. An interface that the target cannot
+	// name gets a name that no configuration has, so that the route differs from what is wanted.
+	Dump(ctx context.Context) ([]Held, error)
+
+	// Apply writes changes, many in flight, and returns one result per change. Each key is in a call at most once, and
+	// additions come before deletions; the target may write them in any order. It must not modify or keep NextHops.
+	//
+	// nil means that the dataplane confirmed the change; ErrDisconnected and ErrNoInterface (both may be wrapped) see there.
+	// Every other error means that the dataplane refused, and holds what it held before.
+	Apply(ctx context.Context, changes []Change) []error
+}
