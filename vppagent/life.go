@@ -1,0 +1,233 @@
+package vppagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/memclnt"
+	"go.fd.io/govpp/binapi/vpe"
+
+	"rlr/binapi"
+)
+
+// life is one connection to a dataplane, and all that is void with it: indexes, ids, subscriptions. Its goroutine is
+// Agent.Run's.
+type life struct {
+	a        *Agent
+	s        *session
+	log      *logrus.Entry
+	report   *binapi.Report
+	instance instance
+	status   Status
+	source   uint8 // our FIB source
+
+	events   chan struct{}       // one slot: an interface changed
+	tried    uint64              // Agent.cfgRev of the latest pass
+	retry    map[string]*backoff // interfaces that failed
+	adaptive map[uint32]bool     // memifs whose receive mode was set since their link came up
+
+	// routes guards what our routes are in the dataplane: fib's writes share it, and who removes interfaces has it alone.
+	routes  sync.RWMutex
+	dumped  atomic.Bool // fib has seen what we hold, so it may write
+	cleaned bool        // no routes are written any more
+}
+
+// begin finds out who is there, and prepares our place in it.
+func (l *life) begin(ctx context.Context) error {
+	var err error
+	if l.report, err = binapi.Check(ctx, l.s, l.a.opt.Socket); err != nil {
+		return err
+	}
+	var ping memclnt.ControlPingReply
+	if err := l.s.call(ctx, &memclnt.ControlPing{}, &ping); err != nil {
+		return err
+	}
+	var version vpe.ShowVersionReply
+	if err := l.s.call(ctx, &vpe.ShowVersion{}, &version); err != nil {
+		return err
+	}
+	var uptime vpe.ShowVpeSystemTimeReply
+	asked := time.Now()
+	if err := l.s.call(ctx, &vpe.ShowVpeSystemTime{}, &uptime); err != nil {
+		return err
+	}
+	l.instance = instance{ping.VpePID, asked.Add(-time.Duration(float64(uptime.VpeSystemTime) * float64(time.Second)))}
+	l.status = Status{Version: version.Version, PID: ping.VpePID, Boot: l.instance.boot, Missing: l.report.Rows}
+	if l.source, err = source(ctx, l.s, l.a.sourceName()); err != nil {
+		return err
+	}
+	return l.subscribe(ctx)
+}
+
+// sourceName is our FIB source's. Routers that share a VPP must not take each other's routes for theirs.
+func (a *Agent) sourceName() string {
+	cfg := a.config()
+	name := "rlr/" + cfg.Router
+	return name[:min(len(name), maxTag)]
+}
+
+// subscribe asks for interface events before the first look, so that nothing falls in between. An event says that something
+// happened, not what is: its flags describe a batch of events.
+func (l *life) subscribe(ctx context.Context) error {
+	l.events = make(chan struct{}, 1)
+	err := l.s.event(&interfaces.SwInterfaceEvent{}, func() {
+		select {
+		case l.events <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return l.s.call(ctx, &interfaces.WantInterfaceEvents{EnableDisable: 1, PID: uint32(os.Getpid())},
+		new(interfaces.WantInterfaceEventsReply))
+}
+
+// follow answers to events, the clock and new configurations until the connection or ctx ends.
+func (l *life) follow(ctx context.Context) error {
+	ping := time.NewTicker(l.a.opt.Ping)
+	defer ping.Stop()
+	audit := time.NewTicker(l.a.opt.Audit)
+	defer audit.Stop()
+	for {
+		again := time.NewTimer(l.nextRetry())
+		var err error
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-l.s.done:
+			err = l.s.err()
+		case <-ping.C:
+			err = l.s.call(ctx, &memclnt.ControlPing{}, new(memclnt.ControlPingReply))
+		case <-l.events:
+			err = l.eventful(ctx)
+		case <-l.a.poke:
+			l.cleanIfAsked(ctx)
+			err = l.reconcile(ctx)
+		case <-audit.C:
+			err = l.reconcile(ctx)
+		case <-again.C:
+			err = l.reconcile(ctx)
+		}
+		again.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// eventful looks at the interfaces' states after an event, and at everything when interfaces came or went or one is not as
+// administered.
+func (l *life) eventful(ctx context.Context) error {
+	now, err := links(ctx, l.s)
+	if err != nil {
+		return err
+	}
+	if !l.a.linksMoved(now) {
+		return l.reconcile(ctx)
+	}
+	l.setAdaptive(ctx, now)
+	l.a.notify(Change{Kind: InterfacesChanged})
+	return nil
+}
+
+// backoff is when an interface that failed is tried again.
+type backoff struct {
+	wait time.Duration
+	at   time.Time
+}
+
+func (l *life) failed(name string) {
+	b := l.retry[name]
+	if b == nil {
+		b = &backoff{wait: l.a.opt.MinBackoff}
+		l.retry[name] = b
+	} else {
+		b.wait = min(2*b.wait, l.a.opt.MaxBackoff)
+	}
+	b.at = time.Now().Add(b.wait)
+}
+
+// waits reports whether an interface has failed and is not to be tried again yet.
+func (l *life) waits(name string) bool {
+	b := l.retry[name]
+	return b != nil && time.Now().Before(b.at)
+}
+
+// nextRetry returns how long until a failed interface is tried again; an hour when none has.
+func (l *life) nextRetry() time.Duration {
+	wait := time.Hour
+	for _, b := range l.retry {
+		wait = min(wait, max(time.Until(b.at), 0))
+	}
+	return wait
+}
+
+// cleaning is a call of Clean that waits.
+type cleaning struct{ done chan error }
+
+// Clean removes all that is ours from the dataplane: routes, interfaces, tables. Afterwards the agent wants nothing until
+// SetConfig, and writes no routes. It fails when there is no connection.
+func (a *Agent) Clean(ctx context.Context) error {
+	c := &cleaning{done: make(chan error, 1)}
+	a.mu.Lock()
+	if a.life == nil || a.cleaning != nil {
+		a.mu.Unlock()
+		return errors.New("cleaning the dataplane: no connection, or it is being cleaned")
+	}
+	a.cleaning = c
+	a.mu.Unlock()
+	a.kick()
+	select {
+	case err := <-c.done:
+		if err != nil {
+			return fmt.Errorf("cleaning the dataplane: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cleanIfAsked empties the configuration, so that a reconciliation removes everything, after the routes. What fails is the
+// caller's to know; if it is the connection, follow notices by itself.
+func (l *life) cleanIfAsked(ctx context.Context) {
+	l.a.mu.Lock()
+	c := l.a.cleaning
+	if c == nil {
+		l.a.mu.Unlock()
+		return
+	}
+	l.a.cfg.Interfaces, l.a.cfg.Tables = nil, nil
+	l.a.cfgRev++
+	rev := l.a.cfgRev
+	l.a.mu.Unlock()
+
+	l.routes.Lock()
+	l.cleaned = true
+	err := l.purgeLocked(ctx, func(*ip.IPRouteV2) bool { return true })
+	l.routes.Unlock()
+	if err == nil {
+		err = l.reconcile(ctx)
+	}
+	if err == nil {
+		l.a.mu.Lock()
+		settled := l.a.settled == rev
+		l.a.mu.Unlock()
+		if !settled {
+			err = l.a.unsettled()
+		}
+	}
+	l.a.mu.Lock()
+	l.a.cleaning = nil
+	l.a.mu.Unlock()
+	c.done <- err
+}

@@ -1,0 +1,263 @@
+package vppagent
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+
+	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/fib_types"
+	"go.fd.io/govpp/binapi/ip"
+
+	"rlr/binapi"
+	"rlr/fib"
+)
+
+// Routes: Agent is the fib.Target. A change is one ip_route_add_del_v2 with our source and is_multipath=0, which replaces all
+// that our source has for the prefix, or deletes it. Thousands are under way at once, and many leave in one write.
+
+type fibPath = fib_types.FibPath
+
+var _ fib.Target = (*Agent)(nil)
+
+// window is how many route changes may be unanswered. VPP answers a batch of its input at a time; more than this does not make
+// it faster.
+const window = 4096
+
+// Dump implements fib.Target.
+func (a *Agent) Dump(ctx context.Context) ([]fib.Held, error) {
+	l, err := a.current()
+	if err != nil {
+		return nil, err
+	}
+	l.routes.RLock()
+	defer l.routes.RUnlock()
+	if l.cleaned {
+		return nil, fmt.Errorf("%w: everything of ours was removed", fib.ErrDisconnected)
+	}
+	a.mu.Lock()
+	names := maps.Clone(a.byIndex)
+	a.mu.Unlock()
+	var held []fib.Held
+	hops := make(map[hopKey][]fib.NextHop)
+	err = l.dumpRoutes(ctx, l.source, func(r *ip.IPRouteV2) {
+		prefix := binapi.FromPrefix(r.Prefix)
+		if !prefix.IsValid() {
+			return
+		}
+		h := fib.Held{Route: fib.Route{Key: fib.Key{Table: r.TableID, Prefix: prefix}}}
+		if h.Shadowed = r.Src != l.source; !h.Shadowed {
+			h.Kind, h.NextHops = heldPaths(r.Paths, names, hops)
+		}
+		held = append(held, h)
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.dumped.Store(true)
+	return held, nil
+}
+
+// dumpRoutes visits the routes of a source, or with source 0 of all, in all tables; see dump for what visit may do.
+func (l *life) dumpRoutes(ctx context.Context, source uint8, visit func(*ip.IPRouteV2)) error {
+	var tables []ip.IPTable
+	if err := dump(ctx, l.s, &ip.IPTableDump{}, func(d *ip.IPTableDetails) { tables = append(tables, d.Table) }); err != nil {
+		return err
+	}
+	var q questions
+	for _, t := range tables {
+		q.ask(func() error { return l.dumpTable(ctx, source, t, visit) })
+	}
+	return q.wait()
+}
+
+func (l *life) dumpTable(ctx context.Context, source uint8, t ip.IPTable, visit func(*ip.IPRouteV2)) error {
+	return dump(ctx, l.s, &ip.IPRouteV2Dump{Src: source, Table: t}, func(d *ip.IPRouteV2Details) { visit(&d.Route) })
+}
+
+// hopKey is a path; routes share the slice of a single one.
+type hopKey struct {
+	addr   netip.Addr
+	index  uint32
+	weight uint8
+}
+
+// heldPaths translates what we hold. What it cannot name equals nothing that is wanted, and so is replaced.
+func heldPaths(paths []fibPath, names map[uint32]string, shared map[hopKey][]fib.NextHop) (fib.Kind, []fib.NextHop) {
+	if len(paths) == 1 {
+		switch paths[0].Type {
+		case fib_types.FIB_API_PATH_TYPE_DROP:
+			return fib.Blackhole, nil
+		case fib_types.FIB_API_PATH_TYPE_ICMP_UNREACH:
+			return fib.Unreachable, nil
+		case fib_types.FIB_API_PATH_TYPE_ICMP_PROHIBIT:
+			return fib.Prohibit, nil
+		}
+	}
+	var hops []fib.NextHop
+	for _, in := range paths {
+		p, err := binapi.FromPath(in)
+		if err != nil || p.Type != fib_types.FIB_API_PATH_TYPE_NORMAL {
+			return fib.Unicast, []fib.NextHop{{Interface: "#" + in.Type.String()}}
+		}
+		k := hopKey{p.Addr, p.SwIfIndex, p.Weight}
+		if len(paths) == 1 && shared[k] != nil {
+			return fib.Unicast, shared[k]
+		}
+		hop := fib.NextHop{Addr: p.Addr, Weight: p.Weight}
+		if p.SwIfIndex != noInterface {
+			hop.Interface = nameOf(names, p.SwIfIndex)
+		}
+		hops = append(hops, hop)
+		if len(paths) == 1 {
+			shared[k] = hops
+		}
+	}
+	return fib.Unicast, hops
+}
+
+// Apply implements fib.Target.
+func (a *Agent) Apply(ctx context.Context, changes []fib.Change) []error {
+	errs := make([]error, len(changes))
+	l, err := a.current()
+	if err == nil {
+		l.routes.RLock()
+		defer l.routes.RUnlock()
+		if !l.dumped.Load() || l.cleaned { // the other half of fib's first gate: this connection's dump, not one of before
+			err = fib.ErrDisconnected
+		}
+	}
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	a.mu.Lock()
+	indexes := maps.Clone(a.byName)
+	a.mu.Unlock()
+	l.write(ctx, changes, indexes, errs)
+	return errs
+}
+
+// write sends what can be sent, and notes each change's result.
+func (l *life) write(ctx context.Context, changes []fib.Change, indexes map[string]uint32, errs []error) {
+	send := make([]int, 0, len(changes))
+	requests := make([]*ip.IPRouteAddDelV2, 0, len(changes))
+	for i := range changes {
+		req, err := routeRequest(&changes[i], l.source, indexes)
+		if errs[i] = err; err == nil {
+			send = append(send, i)
+			requests = append(requests, req)
+			errs[i] = errUnanswered
+		}
+	}
+	refusals := make(map[int32]error)
+	err := l.s.pipeline(ctx, len(send), window,
+		func(n int) api.Message { return requests[n] },
+		func(n int, data []byte) {
+			// ip_route_add_del_v2_reply: u16 id, u32 context, i32 retval, u32 stats_index.
+			if len(data) < 10 {
+				return
+			}
+			errs[send[n]] = refusal(int32(binary.BigEndian.Uint32(data[6:10])), refusals)
+		})
+	for _, i := range send {
+		if errs[i] == errUnanswered {
+			errs[i] = fmt.Errorf("%w: %w", fib.ErrDisconnected, errors.Join(err, errUnanswered))
+		}
+	}
+}
+
+// errUnanswered marks a change without a reply.
+var errUnanswered = errors.New("no answer to a route change")
+
+// refusal returns the error of a return value, one for all routes that share it.
+func refusal(retval int32, known map[int32]error) error {
+	if retval == 0 {
+		return nil
+	}
+	err := known[retval]
+	if err == nil {
+		err = fmt.Errorf("ip_route_add_del_v2: %w", api.RetvalToVPPApiError(retval))
+		if errors.Is(err, api.NO_SUCH_FIB) || isGone(err) { // they went a moment ago, or will be made in a moment
+			err = fmt.Errorf("%w: %w", fib.ErrNoInterface, err)
+		}
+		known[retval] = err
+	}
+	return err
+}
+
+// maxPaths is what the message's counter of paths holds.
+const maxPaths = 255
+
+func routeRequest(c *fib.Change, source uint8, indexes map[string]uint32) (*ip.IPRouteAddDelV2, error) {
+	req := &ip.IPRouteAddDelV2{
+		IsAdd: !c.Delete,
+		Route: ip.IPRouteV2{TableID: c.Table, Prefix: binapi.ToPrefix(c.Prefix), Src: source},
+	}
+	if c.Delete {
+		return req, nil
+	}
+	paths, err := routePaths(&c.Route, indexes)
+	if err != nil {
+		return nil, err
+	}
+	req.Route.Paths, req.Route.NPaths = paths, uint8(len(paths))
+	return req, nil
+}
+
+func routePaths(r *fib.Route, indexes map[string]uint32) ([]fibPath, error) {
+	special := func(t fib_types.FibPathType) ([]fibPath, error) {
+		return []fibPath{binapi.ToPath(binapi.Path{Type: t, SwIfIndex: noInterface}, r.Prefix.Addr())}, nil
+	}
+	switch r.Kind {
+	case fib.Unicast:
+	case fib.Blackhole:
+		return special(fib_types.FIB_API_PATH_TYPE_DROP)
+	case fib.Unreachable:
+		return special(fib_types.FIB_API_PATH_TYPE_ICMP_UNREACH)
+	case fib.Prohibit:
+		return special(fib_types.FIB_API_PATH_TYPE_ICMP_PROHIBIT)
+	default:
+		return nil, fmt.Errorf("route of kind %d cannot be written", r.Kind)
+	}
+	if len(r.NextHops) == 0 || len(r.NextHops) > maxPaths {
+		return nil, fmt.Errorf("route has %d next hops, between 1 and %d fit", len(r.NextHops), maxPaths)
+	}
+	paths := make([]fibPath, 0, len(r.NextHops))
+	for _, h := range r.NextHops {
+		p := binapi.Path{Addr: h.Addr, SwIfIndex: noInterface, TableID: r.Table, Weight: h.Weight}
+		if h.Interface != "" {
+			index, ok := indexes[h.Interface]
+			if !ok {
+				return nil, fmt.Errorf("%s: %w", h.Interface, fib.ErrNoInterface)
+			}
+			p.SwIfIndex = index
+		}
+		paths = append(paths, binapi.ToPath(p, r.Prefix.Addr()))
+	}
+	return paths, nil
+}
+
+// purgeLocked deletes those of our routes that match, and makes fib read what is left before it writes again. The caller has
+// l.routes for itself. A route with another source than ours is shadowed: its paths are not ours.
+func (l *life) purgeLocked(ctx context.Context, match func(*ip.IPRouteV2) bool) error {
+	var doomed []*ip.IPRouteAddDelV2
+	err := l.dumpRoutes(ctx, l.source, func(r *ip.IPRouteV2) {
+		if match(r) {
+			doomed = append(doomed, &ip.IPRouteAddDelV2{Route: ip.IPRouteV2{TableID: r.TableID, Prefix: r.Prefix, Src: l.source}})
+		}
+	})
+	if err != nil || len(doomed) == 0 {
+		return err
+	}
+	l.dumped.Store(false)
+	err = l.s.pipeline(ctx, len(doomed), window, func(n int) api.Message { return doomed[n] }, func(int, []byte) {})
+	l.log.WithField("routes", len(doomed)).Info("routes removed with what they used")
+	l.a.notify(Change{Kind: RoutesChanged})
+	return err
+}

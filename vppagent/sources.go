@@ -1,0 +1,40 @@
+package vppagent
+
+import (
+	"context"
+	"fmt"
+
+	"go.fd.io/govpp/binapi/fib"
+)
+
+// sourcePriority places our routes among VPP's FIB sources; the lowest value wins. Above the API's 0x80 and the command
+// line's 0x81: what an operator adds by hand beats what protocols say, as with a kernel's metrics. Interfaces (0x03) win
+// always; neighbours' host routes (0xd0) and the default drop lose.
+const sourcePriority = 0x90
+
+// source finds our FIB source by name, or adds it. VPP allocates another id on each addition, of 255, so it is looked for
+// first; it cannot be deleted.
+func source(ctx context.Context, s *session, name string) (id uint8, err error) {
+	found := false
+	err = dump(ctx, s, &fib.FibSourceDump{}, func(d *fib.FibSourceDetails) {
+		if d.Src.Name == name && !found {
+			id, found = d.Src.ID, true
+		}
+	})
+	if err != nil || found {
+		return id, err
+	}
+	var reply fib.FibSourceAddReply
+	err = s.call(ctx, &fib.FibSourceAdd{Src: fib.FibSource{Name: name, Priority: sourcePriority}}, &reply)
+	if err != nil {
+		return 0, fmt.Errorf("FIB source %q: %w", name, err)
+	}
+	return reply.ID, nil
+}
+
+// sources returns the names of all FIB sources by id.
+func sources(ctx context.Context, s *session) (map[uint8]string, error) {
+	names := make(map[uint8]string)
+	err := dump(ctx, s, &fib.FibSourceDump{}, func(d *fib.FibSourceDetails) { names[d.Src.ID] = d.Src.Name })
+	return names, err
+}
