@@ -1,0 +1,412 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/sirupsen/logrus"
+)
+
+// This file changes a speaker while it runs: neighbours come, go and change, and only those sessions end whose settings need
+// a new one.
+
+// Apply makes c the configuration. Sessions of neighbours that did not change, or changed only in what needs no new session
+// (name, policies, next-hop-self, passive, connect retry), go on. A configuration that is refused changes nothing: all errors
+// of its check are joined, and a change of AS, router id or multipath is ErrNeedsRestart.
+func (s *Speaker) Apply(c Config) error {
+	c, err := c.check()
+	if err != nil {
+		return fmt.Errorf("bgp: %w", err)
+	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	old := s.cfg // only changed under changes
+	switch {
+	case c.AS != old.AS:
+		return fmt.Errorf("bgp: change of AS from %d to %d: %w", old.AS, c.AS, ErrNeedsRestart)
+	case c.RouterID != old.RouterID:
+		return fmt.Errorf("bgp: change of router id from %s to %s: %w", old.RouterID, c.RouterID, ErrNeedsRestart)
+	case max(c.Multipath, 1) != max(old.Multipath, 1):
+		return fmt.Errorf("bgp: change of multipath from %d to %d: %w", old.Multipath, c.Multipath, ErrNeedsRestart)
+	}
+	d := diff(&old, &c)
+	errs := []error{s.removePeers(d.remove, d.replace)}
+
+	s.mu.Lock()
+	s.cfg = c
+	var started []*peer
+	for _, n := range d.add {
+		started = append(started, s.addPeerLocked(n))
+	}
+	for _, n := range d.soft {
+		s.peers[n.Address].cfg.Store(&n)
+	}
+	r := s.running
+	s.mu.Unlock()
+	if r == nil {
+		return errors.Join(errs...)
+	}
+	errs = append(errs, r.gobgp.SetPolicies(r.ctx, policies(&c, s.ids())))
+	for _, p := range started {
+		errs = append(errs, s.startPeer(r, p))
+	}
+	for _, n := range d.soft {
+		errs = append(errs, s.applySoft(r, s.peerByAddr(n.Address), d))
+	}
+	s.updateListeners(r)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("bgp: apply: %w", err)
+	}
+	return nil
+}
+
+// changeSet is the difference of two configurations.
+type changeSet struct {
+	remove, replace []netip.Addr // sessions that end: for good, or to begin again
+	add             []Neighbor   // with those that replace
+	soft            []Neighbor   // new settings for sessions that go on
+	in, out         map[netip.Addr]bool
+	admin           map[netip.Addr]bool // Disabled has changed
+}
+
+func diff(old, next *Config) changeSet {
+	d := changeSet{in: map[netip.Addr]bool{}, out: map[netip.Addr]bool{}, admin: map[netip.Addr]bool{}}
+	before := map[netip.Addr]*Neighbor{}
+	for i := range old.Neighbors {
+		before[old.Neighbors[i].Address] = &old.Neighbors[i]
+	}
+	for _, n := range next.Neighbors {
+		b := before[n.Address]
+		delete(before, n.Address)
+		switch {
+		case b == nil:
+			d.add = append(d.add, n)
+		case !sameSession(b, &n):
+			d.replace = append(d.replace, n.Address)
+			d.add = append(d.add, n)
+		default:
+			d.soft = append(d.soft, n)
+			oldIn, oldOut := b.policies(old)
+			newIn, newOut := n.policies(next)
+			d.in[n.Address] = oldIn != newIn
+			d.out[n.Address] = oldOut != newOut || b.NextHopSelf != n.NextHopSelf || b.NextHop4 != n.NextHop4 || b.NextHop6 != n.NextHop6
+			d.admin[n.Address] = b.Disabled != n.Disabled
+		}
+	}
+	d.remove = slices.Collect(maps.Keys(before))
+	return d
+}
+
+// sameSession reports whether a session made for a serves b.
+func sameSession(a, b *Neighbor) bool {
+	return a.Address == b.Address && a.Interface == b.Interface && a.Table == b.Table && a.AS == b.AS &&
+		a.LocalAddress == b.LocalAddress && a.HoldTime == b.HoldTime && slices.Equal(a.Families, b.Families) &&
+		a.RouteReflectorClient == b.RouteReflectorClient && a.Multihop == b.Multihop
+}
+
+// applySoft gives a session that goes on its new settings.
+func (s *Speaker) applySoft(r *running, p *peer, d changeSet) error {
+	addr := p.config().Address
+	p.post(func() {}) // passive or connect retry may have changed
+	if d.admin[addr] {
+		if p.config().Disabled {
+			return s.disable(r, p)
+		}
+		return s.enable(r, p)
+	}
+	var errs []error
+	if d.in[addr] {
+		errs = append(errs, s.softReset(r, p, api.ResetPeerRequest_DIRECTION_IN))
+	}
+	if d.out[addr] {
+		errs = append(errs, s.softReset(r, p, api.ResetPeerRequest_DIRECTION_OUT))
+	}
+	return errors.Join(errs...)
+}
+
+// addPeerLocked makes a peer of a neighbour.
+func (s *Speaker) addPeerLocked(n Neighbor) *peer {
+	p := newPeer(n, s.newIDLocked(n.Address), s.local, s.stack, s.log)
+	s.peers[n.Address], s.byID[p.id] = p, p
+	return p
+}
+
+// newIDLocked returns what GoBGP shall call a neighbour: its address, which for most is all there is to it. But GoBGP's
+// policies tell neighbours apart by addresses without zones, and the same fe80:: address may be a neighbour's on several
+// interfaces. The second and further of them get a number in the bits that are zero in a link-local address (RFC 4291
+// §2.5.6), where other stacks have put their interface's number as well.
+func (s *Speaker) newIDLocked(a netip.Addr) netip.Addr {
+	if !isLinkLocal(a) {
+		return a
+	}
+	taken := map[netip.Addr]bool{}
+	for id := range s.byID {
+		taken[id.WithZone("")] = true
+	}
+	b := a.As16()
+	for i := 0; ; i++ {
+		b[2], b[3] = byte(i>>8), byte(i)
+		if id := netip.AddrFrom16(b); !taken[id] {
+			return id.WithZone(a.Zone())
+		}
+	}
+}
+
+// ids maps neighbours' addresses to what GoBGP calls them.
+func (s *Speaker) ids() map[netip.Addr]netip.Addr {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := map[netip.Addr]netip.Addr{}
+	for a, p := range s.peers {
+		ids[a] = p.id
+	}
+	return ids
+}
+
+// startPeer starts a peer's goroutine and makes it known to GoBGP.
+func (s *Speaker) startPeer(r *running, p *peer) error {
+	ctx, cancel := context.WithCancel(r.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { p.run(ctx, r) })
+	r.peers[p] = func() {
+		cancel()
+		wg.Wait()
+	}
+	if p.status.isDisabled() {
+		return nil
+	}
+	return r.add(p)
+}
+
+// add makes a neighbour known to GoBGP.
+func (r *running) add(p *peer) error {
+	r.peerMu.Lock()
+	defer r.peerMu.Unlock()
+	return r.addLocked(p)
+}
+
+func (r *running) addLocked(p *peer) error {
+	n := p.config()
+	anyAddr := netip.IPv6Unspecified()
+	if n.Address.Is4() {
+		anyAddr = netip.IPv4Unspecified()
+	}
+	peer := &api.Peer{
+		Conf: &api.PeerConf{NeighborAddress: p.id.String(), PeerAsn: n.AS, LocalAsn: p.local.as, Description: n.Name},
+		// The unspecified local address keeps GoBGP from asking the kernel for one; listen.go checks the real one.
+		Transport: &api.Transport{PassiveMode: true, LocalAddress: anyAddr.String()},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			HoldTime: uint64(n.HoldTime.Seconds()), KeepaliveInterval: max(uint64(n.HoldTime.Seconds())/3, 1), // RFC 4271 §4.4
+			IdleHoldTimeAfterReset: idleAfterReset,
+		}},
+		RouteReflector: &api.RouteReflector{RouteReflectorClient: n.RouteReflectorClient},
+		EbgpMultihop:   &api.EbgpMultihop{Enabled: n.Multihop && n.AS != p.local.as},
+	}
+	for _, f := range n.Families {
+		family := &api.Family{Afi: api.Family_Afi(f.wire().Afi()), Safi: api.Family_Safi(f.wire().Safi())}
+		peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{Config: &api.AfiSafiConfig{Family: family, Enabled: true}})
+	}
+	if err := r.gobgp.AddPeer(r.ctx, &api.AddPeerRequest{Peer: peer}); err != nil {
+		return fmt.Errorf("add neighbor %s: %w", n.Name, err)
+	}
+	p.known = true
+	return nil
+}
+
+// removePeers ends the sessions of neighbours that go, and of those that come back changed, all at once.
+func (s *Speaker) removePeers(gone, changed []netip.Addr) error {
+	s.mu.RLock()
+	r := s.running
+	s.mu.RUnlock()
+	var peers []*peer
+	var down []<-chan struct{}
+	for i, a := range slices.Concat(gone, changed) {
+		p := s.peerByAddr(a)
+		peers = append(peers, p)
+		if r == nil {
+			continue
+		}
+		subcode := uint8(ceaseDeconfigured)
+		if i >= len(gone) {
+			subcode = ceaseConfigChange
+		}
+		down = append(down, p.shutdown(subcode, nil, causeQuiet))
+	}
+	waitAll(down)
+	var errs []error
+	for _, p := range peers {
+		if r != nil {
+			if !p.status.isDisabled() {
+				errs = append(errs, r.delete(p))
+			}
+			r.peers[p]()
+			delete(r.peers, p)
+		}
+		s.mu.Lock()
+		delete(s.peers, p.config().Address)
+		delete(s.byID, p.id)
+		s.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// delete makes GoBGP forget a neighbour. It must come after the session's end: GoBGP may otherwise still be working on an
+// UPDATE of a neighbour that it has just forgotten, and keep the route for ever.
+func (r *running) delete(p *peer) error {
+	r.peerMu.Lock()
+	defer r.peerMu.Unlock()
+	return r.deleteLocked(p)
+}
+
+func (r *running) deleteLocked(p *peer) error {
+	p.known = false
+	if err := r.gobgp.DeletePeer(r.ctx, &api.DeletePeerRequest{Address: p.id.String()}); err != nil {
+		return fmt.Errorf("delete neighbor %s: %w", p.config().Name, err)
+	}
+	return nil
+}
+
+// updateListeners listens for the families of the neighbours that there are.
+func (s *Speaker) updateListeners(r *running) {
+	want := map[netip.Addr]bool{}
+	s.mu.RLock()
+	for a := range s.peers {
+		if a.Is4() {
+			want[netip.IPv4Unspecified()] = true
+		} else {
+			want[netip.IPv6Unspecified()] = true
+		}
+	}
+	s.mu.RUnlock()
+	for a, stop := range r.listeners {
+		if !want[a] {
+			stop()
+			delete(r.listeners, a)
+		}
+	}
+	for a := range want {
+		if r.listeners[a] != nil {
+			continue
+		}
+		l := &listener{stack: s.stack, any: a, find: s.peerByAddr, log: s.log, strangers: &s.strangers}
+		ctx, cancel := context.WithCancel(r.ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() { l.run(ctx) })
+		r.listeners[a] = func() {
+			cancel()
+			wg.Wait()
+		}
+	}
+}
+
+// --- by hand
+
+// ResetKind says what a reset does.
+type ResetKind uint8
+
+// The resets.
+const (
+	ResetHard    ResetKind = iota // ends the session; or makes a neighbour without one try again at once
+	ResetSoft                     // both of the following
+	ResetSoftIn                   // applies the import policy anew to what the neighbour has announced
+	ResetSoftOut                  // announces everything anew
+)
+
+// Reset resets the session of the neighbour with this name or address. Error: ErrNoNeighbor.
+func (s *Speaker) Reset(name string, kind ResetKind) error {
+	return s.withPeer(name, func(r *running, p *peer) error {
+		if r == nil {
+			return nil
+		}
+		switch kind {
+		case ResetSoft:
+			return s.softReset(r, p, api.ResetPeerRequest_DIRECTION_BOTH)
+		case ResetSoftIn:
+			return s.softReset(r, p, api.ResetPeerRequest_DIRECTION_IN)
+		case ResetSoftOut:
+			return s.softReset(r, p, api.ResetPeerRequest_DIRECTION_OUT)
+		}
+		if !p.status.established() {
+			p.retry() // GoBGP would keep its NOTIFICATION for the next session
+			return nil
+		}
+		return r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String()})
+	})
+}
+
+func (s *Speaker) softReset(r *running, p *peer, d api.ResetPeerRequest_Direction) error {
+	if p.status.isDisabled() {
+		return nil
+	}
+	err := r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String(), Soft: true, Direction: d})
+	if err != nil {
+		return fmt.Errorf("reset neighbor %s: %w", p.config().Name, err)
+	}
+	return nil
+}
+
+// Disable ends the session of the neighbour with this name or address and makes no new one, until Enable. communication is
+// for the other side's operator and may be empty (RFC 9003). Error: ErrNoNeighbor.
+func (s *Speaker) Disable(name, communication string) error {
+	return s.withPeer(name, func(r *running, p *peer) error {
+		if p.status.isDisabled() {
+			return nil
+		}
+		p.goodbye = shutdownCommunication(communication)
+		return s.disable(r, p)
+	})
+}
+
+func (s *Speaker) disable(r *running, p *peer) error {
+	s.log.WithFields(logrus.Fields{"neighbor": p.config().Name}).Info("BGP neighbor disabled")
+	p.status.setDisabled(true)
+	done := p.shutdown(ceaseShutdown, p.goodbye, "Cease: Administrative Shutdown (sent)")
+	if r == nil {
+		return nil
+	}
+	waitAll([]<-chan struct{}{done})
+	return r.delete(p)
+}
+
+// Enable undoes Disable. Error: ErrNoNeighbor.
+func (s *Speaker) Enable(name string) error {
+	return s.withPeer(name, func(r *running, p *peer) error {
+		if !p.status.isDisabled() {
+			return nil
+		}
+		return s.enable(r, p)
+	})
+}
+
+func (s *Speaker) enable(r *running, p *peer) error {
+	s.log.WithFields(logrus.Fields{"neighbor": p.config().Name}).Info("BGP neighbor enabled")
+	p.status.setDisabled(false)
+	p.goodbye = nil
+	p.resume()
+	if r == nil {
+		return nil
+	}
+	return r.add(p)
+}
+
+func (s *Speaker) withPeer(name string, f func(*running, *peer) error) error {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	p, err := s.peerByName(name)
+	if err == nil {
+		s.mu.RLock()
+		r := s.running
+		s.mu.RUnlock()
+		err = f(r, p)
+	}
+	if err != nil {
+		return fmt.Errorf("bgp: %w", err)
+	}
+	return nil
+}

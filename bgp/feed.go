@@ -1,0 +1,208 @@
+package bgp
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"github.com/sirupsen/logrus"
+
+	"rlr/fib"
+)
+
+// feeder turns GoBGP's best-path events into routes of a Feed. Events for a prefix come in order, and each carries what
+// changed; with multipath that is some paths of a set, so the sets are kept here, and only then.
+type feeder struct {
+	feed      Feed
+	multipath int
+	peer      func(id netip.Addr) *peer // nil for a neighbour that is gone
+	log       *logrus.Entry
+
+	mu     sync.Mutex
+	sets   map[fib.Key][]member // with multipath
+	closed bool                 // the speaker ends: the dataplane keeps what it has
+	last   time.Time
+}
+
+// member is one path of an equal-cost set. A path of our own has no source.
+type member struct {
+	source netip.Addr
+	id     uint32 // of add-path
+	hop    fib.NextHop
+	usable bool
+}
+
+// update takes one event.
+func (f *feeder) update(paths []*apiutil.Path) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	f.last = time.Now()
+	if f.multipath <= 1 {
+		for _, p := range paths {
+			if p == nil {
+				continue
+			}
+			if key, ok := keyOf(p); ok {
+				var set []member
+				if !p.Withdrawal {
+					set = []member{f.member(p)}
+				}
+				f.publish(key, set)
+			}
+		}
+		return
+	}
+	changed := map[fib.Key]bool{}
+	for _, p := range paths {
+		if p == nil {
+			continue
+		}
+		if key, ok := keyOf(p); ok {
+			f.change(key, p)
+			changed[key] = true
+		}
+	}
+	for key := range changed {
+		f.publish(key, f.sets[key])
+	}
+}
+
+// change applies a path to its prefix's set.
+func (f *feeder) change(key fib.Key, p *apiutil.Path) {
+	set := slices.DeleteFunc(slices.Clone(f.sets[key]), func(m member) bool {
+		return m.source == p.PeerAddress && m.id == p.RemoteID
+	})
+	if !p.Withdrawal {
+		set = append(set, f.member(p))
+	}
+	if len(set) == 0 {
+		delete(f.sets, key)
+		return
+	}
+	f.sets[key] = set
+}
+
+func (f *feeder) member(p *apiutil.Path) member {
+	m := member{source: p.PeerAddress, id: p.RemoteID}
+	if from := f.peer(p.PeerAddress); from != nil {
+		m.hop, m.usable = from.forward(nextHopOf(p.Attrs))
+		if !m.usable {
+			f.log.WithFields(logrus.Fields{"prefix": p.Nlri.String(), "neighbor": from.config().Name, "nexthop": nextHopOf(p.Attrs).String()}).
+				Debug("route has no usable next hop")
+		}
+	}
+	return m
+}
+
+// publish hands a prefix's best paths on. Where one of ours is best, or no next hop is usable, BGP has no route to give:
+// what we originate is in the dataplane by its own feed.
+func (f *feeder) publish(key fib.Key, set []member) {
+	var hops []fib.NextHop
+	for _, m := range set {
+		if m.usable && !slices.Contains(hops, m.hop) {
+			hops = append(hops, m.hop)
+		}
+	}
+	own := slices.ContainsFunc(set, func(m member) bool { return !m.source.IsValid() })
+	if own || len(hops) == 0 {
+		f.feed.Withdraw(key)
+		return
+	}
+	slices.SortFunc(hops, compareHops)
+	if limit := max(f.multipath, 1); len(hops) > limit {
+		hops = hops[:limit]
+	}
+	f.feed.Update(fib.Route{Key: key, Kind: fib.Unicast, NextHops: hops})
+}
+
+func compareHops(a, b fib.NextHop) int {
+	if c := a.Addr.Compare(b.Addr); c != 0 {
+		return c
+	}
+	switch {
+	case a.Interface < b.Interface:
+		return -1
+	case a.Interface > b.Interface:
+		return 1
+	}
+	return 0
+}
+
+// quiet reports whether the feed has had nothing to do for d.
+func (f *feeder) quiet(now time.Time, d time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return now.Sub(f.last) >= d
+}
+
+// complete says that the neighbours' first routes are here.
+func (f *feeder) complete() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.feed.Complete()
+	}
+}
+
+// close leaves the feed as it is.
+func (f *feeder) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+}
+
+// forward returns where packets for a path of this neighbour go.
+//
+// An unspecified next hop stands for the neighbour: BIRD writes [::, fe80::x], of which GoBGP keeps the first. On a
+// link-local session of eBGP the neighbour is the next hop for every path that does not name another link-local address:
+// RFC 2545 §3 gives the link-local address for forwarding, and a global one beside it need not be reachable on the link. That
+// goes for IPv4 as well (RFC 8950 §3).
+func (p *peer) forward(nh netip.Addr) (fib.NextHop, bool) {
+	cfg := p.config()
+	nh = nh.Unmap().WithZone("")
+	neighbor := fib.NextHop{Addr: cfg.Address.WithZone(""), Interface: cfg.Address.Zone()}
+	switch {
+	case !nh.IsValid() || nh.IsUnspecified():
+		return neighbor, true
+	case nh.IsLoopback() || nh.IsMulticast() || nh == p.status.localAddr().WithZone(""):
+		return fib.NextHop{}, false // RFC 4271 §5.1.3: a route to us through ourselves
+	case isLinkLocal(nh):
+		return fib.NextHop{Addr: nh, Interface: cfg.Interface}, cfg.Interface != ""
+	case isLinkLocal(cfg.Address) && cfg.AS != p.local.as:
+		return neighbor, true
+	}
+	return fib.NextHop{Addr: nh}, true
+}
+
+// nextHopOf returns a path's next hop as the peer gave it.
+func nextHopOf(attrs []bgp.PathAttributeInterface) netip.Addr {
+	for _, a := range attrs {
+		switch a := a.(type) {
+		case *bgp.PathAttributeNextHop:
+			return a.Value
+		case *bgp.PathAttributeMpReachNLRI:
+			return a.Nexthop
+		}
+	}
+	return netip.Addr{}
+}
+
+func keyOf(p *apiutil.Path) (fib.Key, bool) {
+	pfx, ok := prefixOf(p.Nlri)
+	return fib.Key{Prefix: pfx}, ok
+}
+
+// prefixOf returns the prefix of a unicast NLRI, masked: a peer may send host bits (RFC 4271 §4.3).
+func prefixOf(n bgp.NLRI) (netip.Prefix, bool) {
+	a, ok := n.(*bgp.IPAddrPrefix)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	return a.Prefix.Masked(), a.Prefix.IsValid()
+}

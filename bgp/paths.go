@@ -1,0 +1,256 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// This file is what an operator asks: sessions and paths.
+
+// Sessions returns the state of every configured neighbour, in the configuration's order. Counting what is announced costs
+// time in proportion to the table: it is for people, not for polling.
+func (s *Speaker) Sessions() []Session {
+	s.mu.RLock()
+	r, cfg := s.running, s.cfg
+	sessions := make([]Session, 0, len(s.cfg.Neighbors))
+	ids := make([]string, 0, len(s.cfg.Neighbors))
+	for _, n := range s.cfg.Neighbors {
+		p := s.peers[n.Address]
+		sessions = append(sessions, p.status.snapshot(*p.config()))
+		ids = append(ids, p.id.String())
+	}
+	s.mu.RUnlock()
+	if r == nil {
+		return sessions
+	}
+	known := map[string]*api.Peer{}
+	err := r.gobgp.ListPeer(r.ctx, &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) { known[p.GetConf().GetNeighborAddress()] = p })
+	if err != nil {
+		return sessions // the speaker ends
+	}
+	for i := range sessions {
+		if p := known[ids[i]]; p != nil && sessions[i].State == Established {
+			addCounts(&sessions[i], p)
+			if imp, _ := sessions[i].Neighbor.policies(&cfg); imp == PolicyNone {
+				sessions[i].Accepted = 0 // GoBGP counts what it accepts before policy
+			}
+		}
+	}
+	return sessions
+}
+
+func addCounts(s *Session, p *api.Peer) {
+	for _, f := range p.GetAfiSafis() {
+		s.Received += f.GetState().GetReceived()
+		s.Accepted += f.GetState().GetAccepted()
+		s.Advertised += f.GetState().GetAdvertised()
+	}
+	if id, err := netip.ParseAddr(p.GetState().GetRouterId()); err == nil {
+		s.RouterID = id
+	}
+	s.HoldTime = time.Duration(p.GetTimers().GetState().GetNegotiatedHoldTime()) * time.Second
+	s.Keepalive = time.Duration(p.GetTimers().GetState().GetKeepaliveInterval()) * time.Second
+}
+
+// Filter selects what Paths visits. The zero value selects all.
+type Filter struct {
+	Prefix   netip.Prefix // exactly this one
+	Neighbor string       // a neighbour's name: only its paths; prefixes without any are left out
+}
+
+// Prefix is a destination and the paths to it, the best first.
+type Prefix struct {
+	Table  uint32
+	Prefix netip.Prefix
+	Paths  []Path
+}
+
+// Path is one way to a prefix.
+type Path struct {
+	Neighbor         string     // its name; "" for a path of our own
+	NextHop          netip.Addr // where packets go: not always what the neighbour wrote (see the feed); invalid for our own
+	Interface        string     // of a link-local next hop
+	Unusable         bool       // the next hop is none: the path is not used for forwarding
+	Best             bool       // several paths with Best are an equal-cost set
+	ASPath           string     // "65002 65003"; sets in braces, confederation sequences in parentheses and sets in brackets
+	Communities      []string   // "65001:2", or a well-known one's name
+	LargeCommunities []string
+	Origin           string // igp, egp or incomplete
+	LocalPref        uint32 // 0: absent
+	MED              uint32 // 0: absent or 0
+	Since            time.Time
+}
+
+// Paths calls visit for every prefix that the filter selects, IPv4 first, in the order of prefixes, until visit returns
+// false. It works on a copy of the table. Errors: the context's; ErrNoNeighbor for a name that no neighbour has.
+func (s *Speaker) Paths(ctx context.Context, f Filter, visit func(Prefix) bool) error {
+	if f.Neighbor != "" {
+		if _, err := s.peerByName(f.Neighbor); err != nil {
+			return fmt.Errorf("bgp: %w", err)
+		}
+	}
+	s.mu.RLock()
+	r, multipath := s.running, max(s.cfg.Multipath, 1)
+	s.mu.RUnlock()
+	if r == nil {
+		return nil
+	}
+	for _, family := range []Family{IPv4, IPv6} {
+		if f.Prefix.IsValid() && f.Prefix.Addr().Is4() != (family == IPv4) {
+			continue
+		}
+		req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family.wire()}
+		if f.Prefix.IsValid() {
+			req.Prefixes = []*apiutil.LookupPrefix{{Prefix: f.Prefix.Masked().String()}}
+		}
+		var found []Prefix
+		err := r.gobgp.ListPath(req, func(nlri bgp.NLRI, paths []*apiutil.Path) {
+			pfx, ok := prefixOf(nlri)
+			if !ok || ctx.Err() != nil {
+				return
+			}
+			if e := (Prefix{Prefix: pfx, Paths: s.describe(paths, f.Neighbor, multipath)}); len(e.Paths) > 0 {
+				found = append(found, e)
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("bgp: list %s paths: %w", family, err)
+		}
+		slices.SortFunc(found, func(a, b Prefix) int { return comparePrefixes(a.Prefix, b.Prefix) })
+		for _, e := range found {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("bgp: list paths: %w", err)
+			}
+			if !visit(e) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}
+
+// describe words a prefix's paths; only is a neighbour's name or "".
+func (s *Speaker) describe(paths []*apiutil.Path, only string, multipath int) []Path {
+	var l []Path
+	best := 0
+	for _, p := range paths {
+		d := Path{Since: time.Unix(p.Age, 0), Best: p.Best && best < multipath}
+		if p.Best {
+			best++
+		}
+		if p.PeerAddress.IsValid() {
+			peer := s.peerByID(p.PeerAddress)
+			if peer == nil {
+				continue // it has just gone
+			}
+			d.Neighbor = peer.config().Name
+			hop, ok := peer.forward(nextHopOf(p.Attrs))
+			if !ok {
+				hop.Addr = nextHopOf(p.Attrs)
+			}
+			d.NextHop, d.Interface, d.Unusable = hop.Addr, hop.Interface, !ok
+		}
+		if only != "" && d.Neighbor != only {
+			continue
+		}
+		d.attributes(p.Attrs)
+		l = append(l, d)
+	}
+	return l
+}
+
+func (d *Path) attributes(attrs []bgp.PathAttributeInterface) {
+	for _, a := range attrs {
+		switch a := a.(type) {
+		case *bgp.PathAttributeAsPath:
+			d.ASPath = asPathText(a)
+		case *bgp.PathAttributeOrigin:
+			d.Origin = originText(a.Value)
+		case *bgp.PathAttributeLocalPref:
+			d.LocalPref = a.Value
+		case *bgp.PathAttributeMultiExitDisc:
+			d.MED = a.Value
+		case *bgp.PathAttributeCommunities:
+			for _, c := range a.Value {
+				d.Communities = append(d.Communities, communityText(c))
+			}
+		case *bgp.PathAttributeLargeCommunities:
+			for _, c := range a.Values {
+				d.LargeCommunities = append(d.LargeCommunities, fmt.Sprintf("%d:%d:%d", c.ASN, c.LocalData1, c.LocalData2))
+			}
+		}
+	}
+}
+
+// asPathText writes an AS_PATH with the delimiters that are usual for its segments (RFC 4271 §4.3, RFC 5065 §3).
+func asPathText(a *bgp.PathAttributeAsPath) string {
+	var segments []string
+	for _, seg := range a.Value {
+		as := make([]string, 0, 8)
+		for _, n := range seg.GetAS() {
+			as = append(as, strconv.FormatUint(uint64(n), 10))
+		}
+		text := strings.Join(as, " ")
+		switch seg.GetType() {
+		case bgp.BGP_ASPATH_ATTR_TYPE_SET:
+			text = "{" + text + "}"
+		case bgp.BGP_ASPATH_ATTR_TYPE_CONFED_SEQ:
+			text = "(" + text + ")"
+		case bgp.BGP_ASPATH_ATTR_TYPE_CONFED_SET:
+			text = "[" + text + "]"
+		}
+		if text != "" {
+			segments = append(segments, text)
+		}
+	}
+	return strings.Join(segments, " ")
+}
+
+func originText(v uint8) string {
+	switch v {
+	case bgp.BGP_ORIGIN_ATTR_TYPE_IGP:
+		return "igp"
+	case bgp.BGP_ORIGIN_ATTR_TYPE_EGP:
+		return "egp"
+	}
+	return "incomplete"
+}
+
+// communityText names the well-known communities (RFC 1997, RFC 7999, RFC 8326, RFC 9494).
+func communityText(c uint32) string {
+	switch c {
+	case 0xffff0000:
+		return "graceful-shutdown"
+	case 0xffff0006:
+		return "llgr-stale"
+	case 0xffff0007:
+		return "no-llgr"
+	case 0xffff029a:
+		return "blackhole"
+	case 0xffffff01:
+		return "no-export"
+	case 0xffffff02:
+		return "no-advertise"
+	case 0xffffff03:
+		return "no-export-subconfed"
+	case 0xffffff04:
+		return "no-peer"
+	}
+	return fmt.Sprintf("%d:%d", c>>16, c&0xffff)
+}

@@ -1,0 +1,414 @@
+package bgp
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// session is the connection that GoBGP sees. GoBGP knows one connection a neighbour and closes every other, while RFC 4271
+// §6.8 asks for both to get as far as their OPENs before one is closed. So GoBGP is given a session as soon as there is a
+// first wire; its OPEN goes out on every wire that there is; the peer's goroutine chooses one by §6.8, and only then does
+// GoBGP read: the OPEN that came on the chosen wire, and then the wire itself.
+//
+// A session also watches the messages go by, because GoBGP does not tell why a session ended in words that an operator
+// understands.
+type session struct {
+	remote *net.TCPAddr // the neighbour's identity, which is what GoBGP finds it by
+	watch  watcher
+
+	mu       sync.Mutex
+	local    *net.TCPAddr
+	wires    []*wire // that GoBGP's OPEN goes to
+	chosen   *wire
+	open     []byte // GoBGP's OPEN; nil until it took the session
+	prefix   []byte // read on chosen before GoBGP did
+	readBy   time.Time
+	cause    string // why it ended; the first cause stays
+	sawClose bool
+
+	ready  chan struct{} // closed when chosen is set
+	ended  chan struct{} // closed by Close, and by us when we end it
+	kick   chan struct{} // a read deadline was set while a read waited for ready
+	reader tap           // of GoBGP's reading goroutine: there is one at a time
+
+	confirmed  atomic.Bool   // the peer answered our OPEN with a KEEPALIVE
+	messages   atomic.Uint64 // read
+	lastUpdate atomic.Int64  // time of the last UPDATE read, UnixNano
+}
+
+// watcher is told what passes through a session. The methods are called from GoBGP's goroutines, with the session locked, and
+// must not block nor call it.
+type watcher interface {
+	sessionTaken(*session)               // GoBGP wrote its OPEN
+	sessionConfirmed(*session)           // the peer's KEEPALIVE came: Established follows
+	sessionEnded(*session, bool, string) // GoBGP closed it; whether it had taken it; why, "" when it is not known
+	sessionNotice(sent bool, body []byte) string
+}
+
+func newSession(remote netip.Addr, w *wire, watch watcher) *session {
+	s := &session{
+		remote: &net.TCPAddr{IP: remote.AsSlice(), Port: bgp.BGP_PORT, Zone: remote.Zone()},
+		watch:  watch,
+		ready:  make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
+	}
+	s.addWire(w)
+	return s
+}
+
+// addWire makes w another candidate. GoBGP's OPEN goes out on it if GoBGP has written it already.
+func (s *session) addWire(w *wire) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.local == nil {
+		s.local = tcpAddr(w.conn.LocalAddr())
+	}
+	s.wires = append(s.wires, w)
+	if s.open != nil {
+		s.sendOpenLocked(w)
+	}
+}
+
+func (s *session) sendOpenLocked(w *wire) {
+	w.sentOpen = true
+	if err := w.send(s.open); err != nil {
+		w.close() // its reader reports it
+	}
+}
+
+// dropWire takes a candidate out that failed or lost.
+func (s *session) dropWire(w *wire) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, c := range s.wires {
+		if c == w {
+			s.wires = append(s.wires[:i], s.wires[i+1:]...)
+			return
+		}
+	}
+}
+
+// choose lets GoBGP read from w, beginning with what was read already. The other candidates are the caller's.
+func (s *session) choose(w *wire) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.chosen, s.prefix, s.wires = w, w.first, nil
+	s.local = tcpAddr(w.conn.LocalAddr())
+	if !s.readBy.IsZero() {
+		_ = w.conn.SetReadDeadline(s.readBy)
+	}
+	close(s.ready)
+}
+
+// taken reports whether GoBGP has the session: it wrote its OPEN.
+func (s *session) taken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open != nil
+}
+
+// swap makes w the wire in place of the chosen one, behind GoBGP's back: GoBGP has the peer's OPEN and waits for the KEEPALIVE.
+// It reports false if that cannot be: the peer's OPEN is not the same on both, or something else came after it.
+func (s *session) swap(w *wire) bool {
+	keepalive, err := bgp.NewBGPKeepAliveMessage().Serialize()
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.chosen
+	unread := len(s.prefix) == len(old.first)
+	if s.confirmed.Load() || len(s.prefix) > 0 && !unread || s.reader.have > 0 || !bytes.Equal(old.first, w.first) {
+		return false
+	}
+	s.sendOpenLocked(w)
+	if !unread {
+		_ = w.send(keepalive) // GoBGP's answer to the OPEN went to the old one; if this fails, so will GoBGP's next read
+	}
+	s.chosen = w
+	s.local = tcpAddr(w.conn.LocalAddr())
+	if !s.readBy.IsZero() {
+		_ = w.conn.SetReadDeadline(s.readBy)
+	}
+	return true
+}
+
+// Read implements net.Conn.
+func (s *session) Read(b []byte) (int, error) {
+	if err := s.waitChosen(); err != nil {
+		return 0, err
+	}
+	for {
+		s.mu.Lock()
+		n, w := copy(b, s.prefix), s.chosen
+		if n > 0 {
+			s.prefix = s.prefix[n:]
+			s.reader.feed(b[:n], s.receivedLocked)
+			s.mu.Unlock()
+			return n, nil
+		}
+		s.mu.Unlock()
+		n, err := w.conn.Read(b)
+		s.mu.Lock()
+		if s.chosen != w {
+			s.mu.Unlock()
+			continue // swapped meanwhile: nothing that the old one said counts
+		}
+		s.reader.feed(b[:n], s.receivedLocked)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) { // GoBGP ends its own reads by a deadline
+			s.setCauseLocked(connErrorText(err))
+		}
+		s.mu.Unlock()
+		return n, err
+	}
+}
+
+func (s *session) waitChosen() error {
+	for {
+		s.mu.Lock()
+		by := s.readBy
+		s.mu.Unlock()
+		var expire <-chan time.Time
+		if !by.IsZero() {
+			wait := time.Until(by)
+			if wait <= 0 {
+				return os.ErrDeadlineExceeded
+			}
+			t := time.NewTimer(wait)
+			defer t.Stop()
+			expire = t.C
+		}
+		select {
+		case <-s.ended:
+			return io.EOF
+		default:
+		}
+		select {
+		case <-s.ready:
+			return nil
+		case <-s.ended:
+			return io.EOF
+		case <-s.kick:
+		case <-expire:
+			return os.ErrDeadlineExceeded
+		}
+	}
+}
+
+// receivedLocked is called for each whole message that GoBGP reads.
+func (s *session) receivedLocked(typ uint8, notice []byte) {
+	s.messages.Add(1)
+	switch typ {
+	case bgp.BGP_MSG_NOTIFICATION:
+		s.setCauseLocked(s.watch.sessionNotice(false, notice))
+	case bgp.BGP_MSG_UPDATE:
+		s.lastUpdate.Store(time.Now().UnixNano())
+	case bgp.BGP_MSG_KEEPALIVE:
+		if !s.confirmed.Swap(true) {
+			s.watch.sessionConfirmed(s)
+		}
+	}
+}
+
+// lastUpdateAt returns when the last UPDATE came; the zero time if none has.
+func (s *session) lastUpdateAt() time.Time {
+	if n := s.lastUpdate.Load(); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
+}
+
+// Write implements net.Conn. GoBGP writes whole messages; the first is its OPEN.
+func (s *session) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	heard := s.chosen != nil || len(s.wires) > 0
+	s.mu.Unlock()
+	if heard && len(b) >= headerLen && b[18] == bgp.BGP_MSG_NOTIFICATION {
+		s.setCause(s.watch.sessionNotice(true, b[headerLen:]))
+	}
+	s.mu.Lock()
+	w, first := s.chosen, s.open == nil
+	if w == nil {
+		if first {
+			s.open = append([]byte(nil), b...)
+		}
+		for _, c := range s.wires {
+			if first {
+				s.sendOpenLocked(c)
+			} else {
+				_ = c.send(b) // a NOTIFICATION: GoBGP gives up
+			}
+		}
+	}
+	s.mu.Unlock()
+	if first {
+		s.watch.sessionTaken(s)
+	}
+	if w == nil {
+		return len(b), nil
+	}
+	for {
+		w.wmu.Lock()
+		n, err := w.conn.Write(b)
+		w.wmu.Unlock()
+		if err == nil {
+			return n, nil
+		}
+		s.mu.Lock()
+		swapped := s.chosen != w
+		w = s.chosen
+		if !swapped {
+			s.setCauseLocked(connErrorText(err))
+		}
+		s.mu.Unlock()
+		if !swapped {
+			return n, err
+		}
+	}
+}
+
+// probe sends a KEEPALIVE besides GoBGP's own: a peer that has forgotten the connection answers with a reset.
+func (s *session) probe() {
+	s.mu.Lock()
+	w := s.chosen
+	s.mu.Unlock()
+	msg, err := bgp.NewBGPKeepAliveMessage().Serialize()
+	if err == nil && w != nil {
+		_ = w.send(msg) // GoBGP's reader finds out what comes of it
+	}
+}
+
+// cease ends the session with a NOTIFICATION of ours; GoBGP finds it closed. local is what the operator reads.
+func (s *session) cease(subcode uint8, data []byte, local string) {
+	s.setCause(local)
+	s.mu.Lock()
+	wires := append([]*wire(nil), s.wires...)
+	if s.chosen != nil {
+		wires = append(wires, s.chosen)
+	}
+	s.mu.Unlock()
+	for _, w := range wires {
+		w.refuse(bgp.BGP_ERROR_CEASE, subcode, data)
+	}
+	s.hangUp()
+}
+
+// hangUp makes GoBGP's reads fail. GoBGP then closes the session, which is reported.
+func (s *session) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endLocked()
+	if s.chosen != nil {
+		s.chosen.close()
+	}
+}
+
+func (s *session) endLocked() {
+	select {
+	case <-s.ended:
+	default:
+		close(s.ended)
+	}
+}
+
+// Close implements net.Conn. GoBGP may call it more than once.
+func (s *session) Close() error {
+	s.mu.Lock()
+	if s.sawClose {
+		s.mu.Unlock()
+		return nil
+	}
+	s.sawClose = true
+	s.endLocked()
+	w, taken, cause := s.chosen, s.open != nil, s.cause
+	s.mu.Unlock()
+	if w != nil {
+		w.close()
+	}
+	s.watch.sessionEnded(s, taken, cause)
+	return nil
+}
+
+func (s *session) setCause(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setCauseLocked(text)
+}
+
+func (s *session) setCauseLocked(text string) {
+	if s.cause == "" {
+		s.cause = text
+	}
+}
+
+// LocalAddr implements net.Conn: what GoBGP gives as next hop.
+func (s *session) LocalAddr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.local
+}
+
+// RemoteAddr implements net.Conn: what GoBGP finds the neighbour by.
+func (s *session) RemoteAddr() net.Addr { return s.remote }
+
+// SetDeadline implements net.Conn.
+func (s *session) SetDeadline(t time.Time) error {
+	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
+}
+
+// SetReadDeadline implements net.Conn.
+func (s *session) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readBy = t
+	if s.chosen != nil {
+		return s.chosen.conn.SetReadDeadline(t)
+	}
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn. Before there is a chosen wire, writes have their own bound.
+func (s *session) SetWriteDeadline(t time.Time) error {
+	s.mu.Lock()
+	w := s.chosen
+	s.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	return w.conn.SetWriteDeadline(t)
+}
+
+// SyscallConn makes GoBGP's code for socket options (TTL, MSS, TOS) find nothing to do: the dataplane's stack decides those.
+func (s *session) SyscallConn() (syscall.RawConn, error) { return noSocket{}, nil }
+
+type noSocket struct{}
+
+func (noSocket) Control(func(uintptr)) error    { return nil }
+func (noSocket) Read(func(uintptr) bool) error  { return nil }
+func (noSocket) Write(func(uintptr) bool) error { return nil }
+
+// tcpAddr returns a copy in the form that GoBGP reads: IPv4 in 4 bytes.
+func tcpAddr(a net.Addr) *net.TCPAddr {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return &net.TCPAddr{}
+	}
+	c := *t
+	if v4 := c.IP.To4(); v4 != nil {
+		c.IP, c.Zone = v4, ""
+	}
+	return &c
+}

@@ -1,0 +1,326 @@
+// Package bgp is the router's BGP speaker: GoBGP as a library, with a transport of ours below it and the fib above.
+//
+//	hoststack ──conns──► listener ─┐
+//	    ▲                          ├─► peer (one a neighbour) ──session──► GoBGP ──events──► feeder ──routes──► Feed
+//	    └────── dials ─────────────┘                                        ▲
+//	                              Originate, Apply, policies ───────────────┘
+//
+// GoBGP dials and listens with the kernel's TCP; this router has none. So every neighbour is passive to GoBGP, and peer.go
+// makes and takes the connections, resolves collisions, and hands over one session at a time (session.go, inject.go).
+// Everything else is GoBGP's: the state machine, the tables, the decision, the updates.
+//
+// There is one Speaker in a process: GoBGP keeps some options (multipath among them) in variables of its packages.
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/config/oc"
+	"github.com/osrg/gobgp/v4/pkg/server"
+	"github.com/sirupsen/logrus"
+
+	"rlr/fib"
+	"rlr/hoststack"
+)
+
+// Options are what a Speaker is made of. All are needed.
+type Options struct {
+	Config Config
+	Stack  hoststack.Stack
+	Feed   Feed
+	Log    *logrus.Entry
+}
+
+// Speaker is a BGP speaker. Its methods may be called from any goroutine, before, during and after Run; what is changed
+// before Run is there when it begins.
+type Speaker struct {
+	stack  hoststack.Stack
+	log    *logrus.Entry
+	feeder *feeder
+	local  localSpeaker
+	ready  chan struct{}
+
+	strangers strangers
+
+	changes sync.Mutex // serializes what changes GoBGP: Run's beginning and end, Apply, Originate, Enable, Disable, Reset
+
+	mu      sync.RWMutex
+	cfg     Config
+	peers   map[netip.Addr]*peer // by configured address, with zone
+	byID    map[netip.Addr]*peer // by what GoBGP calls them
+	origins map[Origin]bool
+	running *running // nil before Run and after
+}
+
+// running is what exists while Run runs.
+type running struct {
+	ctx       context.Context // of peers and listeners: it ends after they have said goodbye
+	cancel    context.CancelFunc
+	gobgp     *server.BgpServer
+	conns     chan<- net.Conn // to GoBGP
+	peers     map[*peer]func()
+	listeners map[netip.Addr]func() // by 0.0.0.0 or ::
+	work      sync.WaitGroup
+
+	peerMu sync.Mutex // GoBGP's list of peers
+}
+
+const (
+	// shutdownWait is how long a session may take to end once its NOTIFICATION is sent.
+	shutdownWait = 2 * time.Second
+	// quietTime without a route is taken for the end of a neighbour's first routes.
+	quietTime = 3 * time.Second
+	// idleAfterReset is how many seconds GoBGP stays idle after a reset; its smallest value.
+	idleAfterReset = 1
+)
+
+// New checks the configuration and that this GoBGP takes connections from us. It starts nothing.
+func New(o Options) (*Speaker, error) {
+	if err := checkInjection(); err != nil {
+		return nil, fmt.Errorf("bgp: %w", err)
+	}
+	cfg, err := o.Config.check()
+	if err != nil {
+		return nil, fmt.Errorf("bgp: %w", err)
+	}
+	s := &Speaker{
+		stack: o.Stack, log: o.Log,
+		local: localSpeaker{as: cfg.AS, id: cfg.RouterID},
+		ready: make(chan struct{}),
+		cfg:   cfg,
+		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
+	}
+	s.feeder = &feeder{feed: o.Feed, multipath: cfg.Multipath, peer: s.peerByID, log: o.Log, sets: map[fib.Key][]member{}}
+	for _, n := range cfg.Neighbors {
+		s.addPeerLocked(n)
+	}
+	return s, nil
+}
+
+// Ready is closed when Run has begun to speak.
+func (s *Speaker) Ready() <-chan struct{} { return s.ready }
+
+// Run speaks until ctx ends; then it tells every neighbour so (Cease, Administrative Shutdown), and returns when all is
+// closed. The feed keeps the routes that it has: whether they shall go is for the dataplane's owner to say. A Speaker runs
+// once.
+func (s *Speaker) Run(ctx context.Context) error {
+	s.changes.Lock()
+	r, err := s.start(ctx)
+	s.changes.Unlock()
+	if err != nil {
+		return fmt.Errorf("bgp: %w", err)
+	}
+	close(s.ready)
+	s.waitFed(ctx)
+	<-ctx.Done()
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	s.stop(r)
+	return nil
+}
+
+// start brings GoBGP up with all that is configured.
+func (s *Speaker) start(ctx context.Context) (*running, error) {
+	gobgp := server.NewBgpServer(server.LoggerOption(newLogger(s.log), nil))
+	conns, err := injector(gobgp)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}}
+	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	r.work.Go(gobgp.Serve)
+	if err := s.configure(r); err != nil {
+		s.stop(r)
+		return nil, err
+	}
+	return r, nil
+}
+
+func (s *Speaker) configure(r *running) error {
+	err := r.gobgp.StartBgp(r.ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn: s.cfg.AS, RouterId: s.cfg.RouterID.String(), ListenPort: -1, UseMultiplePaths: s.cfg.Multipath > 1,
+		Families: []uint32{uint32(oc.AFI_SAFI_TYPE_IPV4_UNICAST.ToInt()), uint32(oc.AFI_SAFI_TYPE_IPV6_UNICAST.ToInt())},
+	}})
+	if err != nil {
+		return fmt.Errorf("start GoBGP: %w", err)
+	}
+	if err := s.watch(r); err != nil {
+		return fmt.Errorf("watch GoBGP: %w", err)
+	}
+	if err := r.gobgp.SetPolicies(r.ctx, policies(&s.cfg, s.ids())); err != nil {
+		return fmt.Errorf("set policies: %w", err)
+	}
+	if err := assignPolicies(r.ctx, r.gobgp); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.running = r
+	origins := slices.Collect(maps.Keys(s.origins))
+	peers := slices.Collect(maps.Values(s.peers))
+	s.mu.Unlock()
+	if err := changeOrigins(r.gobgp, origins, nil); err != nil {
+		return err
+	}
+	for _, p := range peers {
+		if err := s.startPeer(r, p); err != nil {
+			return err
+		}
+	}
+	s.updateListeners(r)
+	return nil
+}
+
+// stop is the end of Run.
+func (s *Speaker) stop(r *running) {
+	s.feeder.close()
+	for _, stop := range r.listeners {
+		stop()
+	}
+	var down []<-chan struct{}
+	for p := range r.peers {
+		down = append(down, p.shutdown(ceaseShutdown, nil, causeQuiet))
+	}
+	waitAll(down)
+	s.mu.Lock()
+	s.running = nil
+	s.mu.Unlock()
+	r.gobgp.Stop()
+	r.cancel()
+	for _, stop := range r.peers {
+		stop()
+	}
+	r.work.Wait()
+}
+
+// waitAll waits until all channels are closed, but no longer than a session may take to end.
+func waitAll(chans []<-chan struct{}) {
+	timeout := time.NewTimer(shutdownWait)
+	defer timeout.Stop()
+	for _, c := range chans {
+		select {
+		case <-c:
+		case <-timeout.C:
+			return
+		}
+	}
+}
+
+// restart implements gobgpSide.
+func (r *running) restart(p *peer) {
+	r.work.Go(func() {
+		r.peerMu.Lock()
+		defer r.peerMu.Unlock()
+		if !p.known {
+			return
+		}
+		if err := errors.Join(r.deleteLocked(p), r.addLocked(p)); err != nil && r.ctx.Err() == nil {
+			p.log.WithError(err).Error("BGP session cannot start again")
+		}
+	})
+}
+
+// give implements gobgpSide.
+func (r *running) give(s *session) {
+	select {
+	case r.conns <- s:
+	case <-r.ctx.Done():
+		_ = s.Close()
+	}
+}
+
+// watch has GoBGP's events sent to the feeder and the peers. They come in one stream, in order.
+func (s *Speaker) watch(r *running) error {
+	return r.gobgp.WatchEvent(r.ctx, server.WatchEventMessageCallbacks{
+		OnBestPath: func(paths []*apiutil.Path, _ time.Time) { s.feeder.update(paths) },
+		OnPathEor: func(p *apiutil.Path, _ time.Time) {
+			if peer := s.peerByID(p.PeerAddress); peer != nil && familyOf(p.Family) != 0 {
+				peer.status.gotEndOfRIB(familyOf(p.Family))
+			}
+		},
+		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
+			if e.Type != apiutil.PEER_EVENT_STATE {
+				return
+			}
+			if p := s.peerByID(e.Peer.State.NeighborAddress); p != nil {
+				p.fsmChanged(e.Peer.State.SessionState, e.Peer.State.RemoteCap)
+			}
+		},
+	}, server.WatchBestPath(true), server.WatchEor(false), server.WatchPeer())
+}
+
+// waitFed completes the feed: once every enabled neighbour's first routes are here, or at the configured deferral. Until
+// then the dataplane keeps what an earlier run left in it (RFC 4724 §4.1 calls this the selection deferral).
+func (s *Speaker) waitFed(ctx context.Context) {
+	deferral := time.NewTimer(s.cfg.Deferral)
+	defer deferral.Stop()
+	poll := time.NewTicker(500 * time.Millisecond)
+	defer poll.Stop()
+	for !s.fed(time.Now()) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-deferral.C:
+			s.log.Info("not every BGP neighbor has sent its routes; going on without them")
+			s.feeder.complete()
+			return
+		case <-poll.C:
+		}
+	}
+	s.feeder.complete()
+}
+
+func (s *Speaker) fed(now time.Time) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, p := range s.peers {
+		if !p.status.fed(now, quietTime) {
+			return false
+		}
+	}
+	return len(s.peers) == 0 || s.feeder.quiet(now, quietTime/3)
+}
+
+func (s *Speaker) peerByID(id netip.Addr) *peer {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byID[id]
+}
+
+func (s *Speaker) peerByAddr(a netip.Addr) *peer {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.peers[a]
+}
+
+// peerByName returns the peer with a name, or with an address in place of it.
+func (s *Speaker) peerByName(name string) (*peer, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, p := range s.peers {
+		if p.config().Name == name {
+			return p, nil
+		}
+	}
+	if a, err := netip.ParseAddr(name); err == nil && s.peers[a] != nil {
+		return s.peers[a], nil
+	}
+	return nil, fmt.Errorf("%s: %w", name, ErrNoNeighbor)
+}
+
+// Strangers returns how many connections came from addresses that are no neighbour's (or to an address that is not the
+// neighbour's local one), and the last such address.
+func (s *Speaker) Strangers() (total uint64, last netip.Addr) {
+	s.strangers.mu.Lock()
+	defer s.strangers.mu.Unlock()
+	return s.strangers.total, s.strangers.last
+}

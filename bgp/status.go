@@ -1,0 +1,228 @@
+package bgp
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// State is a state of RFC 4271 §8.2.2.
+type State uint8
+
+// The states.
+const (
+	Idle State = iota
+	Connect
+	Active
+	OpenSent
+	OpenConfirm
+	Established
+)
+
+func (s State) String() string {
+	names := [...]string{"Idle", "Connect", "Active", "OpenSent", "OpenConfirm", "Established"}
+	if int(s) < len(names) {
+		return names[s]
+	}
+	return fmt.Sprintf("state %d", uint8(s))
+}
+
+// Session is the state of one neighbour.
+type Session struct {
+	Neighbor     Neighbor
+	State        State
+	Since        time.Time     // of the state
+	Uptime       time.Duration // of an established session
+	LocalAddress netip.Addr    // of the session, or the configured one
+	RouterID     netip.Addr    // the peer's; invalid until known
+	HoldTime     time.Duration // negotiated; 0 while there is no session
+	Keepalive    time.Duration
+	Families     []Family // negotiated; the configured ones while there is no session
+	Received     uint64   // prefixes that the peer has announced
+	Accepted     uint64   // of those, what passed import
+	Advertised   uint64   // prefixes that we have announced to it
+	Flaps        uint64   // ends of established sessions
+	Disabled     bool     // administratively
+
+	// LastError is why the last session ended or was not established; it stays when there is a session again, until the next
+	// error. ConnectError is why there is no connection now. Both may be empty.
+	LastError    string
+	LastErrorAt  time.Time
+	ConnectError string
+}
+
+// ErrorText is LastError and, while there is no session, ConnectError: what an operator wants in one column.
+func (s Session) ErrorText() string {
+	switch {
+	case s.ConnectError == "" || s.State == Established:
+		return s.LastError
+	case s.LastError == "":
+		return s.ConnectError
+	}
+	return s.LastError + "; since then: " + s.ConnectError
+}
+
+// peerStatus is what others may know of a peer. It is written by the peer's goroutine and by the watch of GoBGP's events.
+type peerStatus struct {
+	mu           sync.Mutex
+	state        State
+	since        time.Time
+	fsm          bgp.FSMState // GoBGP's
+	flaps        uint64
+	lastError    string
+	lastErrorAt  time.Time
+	connectError string
+	local        netip.Addr
+	remoteAS     uint32 // in the peer's last OPEN
+	families     []Family
+	endOfRIB     map[Family]bool
+	lastUpdate   func() time.Time
+	disabled     bool
+}
+
+func (st *peerStatus) init(cfg Neighbor) {
+	st.since, st.local, st.families = time.Now(), cfg.LocalAddress, cfg.Families
+	st.endOfRIB = map[Family]bool{}
+	st.disabled = cfg.Disabled
+}
+
+// setState returns the state before.
+func (st *peerStatus) setState(s State) State {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	old := st.state
+	if old == s {
+		return old
+	}
+	if old == Established {
+		st.flaps++
+	}
+	if s == Established {
+		st.connectError = ""
+	}
+	st.state, st.since = s, time.Now()
+	return old
+}
+
+func (st *peerStatus) established() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.state == Established
+}
+
+func (st *peerStatus) fsmState() bgp.FSMState {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.fsm
+}
+
+// setFSM notes GoBGP's state; caps are the peer's when it is established.
+func (st *peerStatus) setFSM(state bgp.FSMState, configured []Family, caps []bgp.ParameterCapabilityInterface) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if state == bgp.BGP_FSM_ESTABLISHED && st.fsm != state {
+		st.families = negotiated(configured, caps)
+		st.endOfRIB = map[Family]bool{}
+	}
+	st.fsm = state
+}
+
+// negotiated are the families that both sides carry (RFC 4760 §8; without the capability a peer carries IPv4).
+func negotiated(configured []Family, caps []bgp.ParameterCapabilityInterface) []Family {
+	peer := map[bgp.Family]bool{}
+	for _, c := range caps {
+		if mp, ok := c.(*bgp.CapMultiProtocol); ok {
+			peer[mp.CapValue] = true
+		}
+	}
+	if len(peer) == 0 {
+		peer[bgp.RF_IPv4_UC] = true
+	}
+	return slices.DeleteFunc(slices.Clone(configured), func(f Family) bool { return !peer[f.wire()] })
+}
+
+// opened notes what a chosen connection tells of the peer.
+func (st *peerStatus) opened(w *wire, s *session) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.local = w.local
+	st.remoteAS = w.openOrZero().as
+	st.lastUpdate = s.lastUpdateAt
+}
+
+func (st *peerStatus) peerAS() uint32 {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.remoteAS
+}
+
+func (st *peerStatus) localAddr() netip.Addr {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.local
+}
+
+func (st *peerStatus) connectFailed(text string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.connectError = text
+}
+
+func (st *peerStatus) sessionFailed(text string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.lastError, st.lastErrorAt, st.connectError = text, time.Now(), ""
+}
+
+func (st *peerStatus) setDisabled(v bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.disabled = v
+}
+
+func (st *peerStatus) isDisabled() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.disabled
+}
+
+func (st *peerStatus) gotEndOfRIB(f Family) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.endOfRIB[f] = true
+}
+
+// fed reports whether the peer's first routes are all here: it has said so for each family (RFC 4724 §2), or it is
+// established and has been quiet for a while, because many peers do not say so.
+func (st *peerStatus) fed(now time.Time, quiet time.Duration) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.disabled {
+		return true
+	}
+	if st.state != Established {
+		return false
+	}
+	if !slices.ContainsFunc(st.families, func(f Family) bool { return !st.endOfRIB[f] }) {
+		return true
+	}
+	return now.Sub(st.since) >= quiet && now.Sub(st.lastUpdate()) >= quiet
+}
+
+// snapshot fills in what a peer knows itself.
+func (st *peerStatus) snapshot(cfg Neighbor) Session {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	s := Session{
+		Neighbor: cfg, State: st.state, Since: st.since, LocalAddress: st.local, Families: cfg.Families, Flaps: st.flaps,
+		Disabled: st.disabled, LastError: st.lastError, LastErrorAt: st.lastErrorAt, ConnectError: st.connectError,
+	}
+	if st.state == Established {
+		s.Uptime, s.Families = time.Since(st.since), st.families
+	}
+	return s
+}
