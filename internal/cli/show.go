@@ -1,0 +1,379 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"rlr/internal/ctl"
+)
+
+// showCommand holds all that a router can tell. Each command below it fetches rows and has one renderer.
+func showCommand(o *options) *cobra.Command {
+	show := &cobra.Command{
+		Use:     "show",
+		Short:   "Show what the router knows",
+		Example: "  rlr show status\n  rlr show route for 10.2.0.2",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usage("show what? %s", strings.Join(childNames(cmd), ", "))
+		},
+	}
+	show.AddCommand(
+		showStatus(o),
+		showTable(o, tableCommand[ctl.Interface]{
+			use: "interfaces [NAME]", short: "Interfaces of the dataplane, with counters",
+			example: "  rlr show interfaces\n  rlr show interfaces tun12 --json",
+			fetch:   (*ctl.Client).Interfaces, render: renderInterfaces,
+			name: func(i ctl.Interface) string { return i.Name }, thing: "interface",
+		}),
+		showTable(o, tableCommand[ctl.Neighbor]{
+			use: "neighbors [INTERFACE]", short: "ARP and ND entries of the dataplane (BGP's neighbours: show bgp)",
+			example: "  rlr show neighbors\n  rlr show neighbors eth0",
+			fetch:   (*ctl.Client).Neighbors, render: renderNeighbors,
+			name: func(n ctl.Neighbor) string { return n.Interface },
+			all:  completeInterfaces,
+		}),
+		showProtocols(o),
+		showTable(o, tableCommand[ctl.BGPSession]{
+			use: "bgp [NEIGHBOR]", short: "BGP sessions",
+			example: "  rlr show bgp\n  rlr show bgp router2 --json",
+			fetch:   (*ctl.Client).BGP, render: renderBGP,
+			name: func(b ctl.BGPSession) string { return b.Name }, thing: "BGP neighbour",
+		}),
+		showRoute(o),
+		showFIB(o),
+		showTable(o, tableCommand[ctl.WireGuard]{
+			use: "wireguard [NAME]", short: "WireGuard links",
+			example: "  rlr show wireguard",
+			fetch:   (*ctl.Client).WireGuard, render: renderWireGuard,
+			name: func(w ctl.WireGuard) string { return w.Name }, thing: "WireGuard link",
+		}),
+		showTable(o, tableCommand[ctl.ErrorRecord]{
+			use: "errors [SUBSYSTEM]", short: "What went wrong, and how often",
+			example: "  rlr show errors",
+			fetch:   (*ctl.Client).Errors, render: renderErrors,
+			name: func(e ctl.ErrorRecord) string { return e.Subsystem },
+		}),
+		showLog(o),
+	)
+	return show
+}
+
+func childNames(cmd *cobra.Command) []string {
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if !sub.Hidden {
+			names = append(names, sub.Name())
+		}
+	}
+	return names
+}
+
+// tableCommand describes a command that prints rows with a name.
+type tableCommand[R any] struct {
+	use, short, example string
+
+	fetch  func(*ctl.Client, context.Context) ([]R, error)
+	render func(*screen, []R)
+	name   func(R) string // what the argument chooses by
+	thing  string         // what a name stands for, where an unknown name is a mistake; "" where no row is an answer too
+	all    cobra.CompletionFunc
+}
+
+func showTable[R any](o *options, t tableCommand[R]) *cobra.Command {
+	complete := t.all
+	if complete == nil {
+		complete = completeRows(t.fetch, t.name)
+	}
+	return &cobra.Command{
+		Use: t.use, Short: t.short, Example: t.example,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.ask(cmd, func(ctx context.Context, c *ctl.Client) error {
+				rows, err := t.fetch(c, ctx)
+				if err != nil {
+					return err
+				}
+				if len(args) == 1 {
+					if rows, err = t.choose(rows, args[0]); err != nil {
+						return err
+					}
+				}
+				if o.json {
+					return jsonRows(cmd.OutOrStdout(), rows)
+				}
+				s := o.screen(cmd)
+				t.render(s, rows)
+				return s.done()
+			})
+		},
+	}
+}
+
+// choose keeps the rows with the name, or with the only name that it abbreviates.
+func (t tableCommand[R]) choose(rows []R, word string) ([]R, error) {
+	var all []string
+	seen := make(map[string]bool)
+	for _, r := range rows {
+		if n := t.name(r); !seen[n] {
+			seen[n] = true
+			all = append(all, n)
+		}
+	}
+	name, err := unique(word, all)
+	if err != nil {
+		return nil, err
+	}
+	if name == "" && t.thing != "" {
+		sort.Strings(all)
+		return nil, ctl.NotFound("no %s %q (there is: %s)", t.thing, word, dash(strings.Join(all, ", ")))
+	}
+	out := []R{}
+	for _, r := range rows {
+		if t.name(r) == name {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func showStatus(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "status",
+		Short:   "The router and its dataplane in a few lines",
+		Example: "  rlr show status",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.ask(cmd, func(ctx context.Context, c *ctl.Client) error {
+				st, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), st)
+				}
+				s := o.screen(cmd)
+				renderStatus(s, st)
+				return s.done()
+			})
+		},
+	}
+}
+
+func renderStatus(s *screen, st ctl.Status) {
+	line := func(label, value string) { s.printf("%-12s %s\n", label, value) }
+	s.printf("%s, rlr %s\n", s.paint(bold, st.Name), st.Version)
+	line("Router ID", dash(st.RouterID))
+	if st.AS != 0 {
+		line("AS", count(st.AS))
+	}
+	line("Up", fmt.Sprintf("%s, pid %d", ago(st.UptimeS), st.PID))
+	line("Config", dash(st.Config))
+	d := st.Dataplane
+	state := s.paint(stateStyle(d.State), d.State)
+	line("Dataplane", fmt.Sprintf("%s %s, %s, up %s, pid %d", d.Kind, clean(d.Version), state, ago(d.UptimeS), d.PID))
+	if d.Error != "" {
+		line("", s.paint(bad, clean(d.Error)))
+	}
+	line("API socket", dash(d.APISocket))
+	sessions := fmt.Sprintf("%d of %d established", st.Sessions.Established, st.Sessions.Total)
+	if st.Sessions.Established < st.Sessions.Total {
+		sessions = s.paint(notice, sessions)
+	}
+	line("Sessions", sessions)
+	line("Routes", count(st.Routes))
+	line("Memory", bytesText(st.RSSBytes))
+	line("CPU time", fmt.Sprintf("%.2f s", st.CPUS))
+}
+
+// stateStyle colours the words for states that the tables use.
+func stateStyle(state string) style {
+	switch state {
+	case "up", "ok", "connected", "Established", "installed":
+		return good
+	case "down", "failed", "Idle", "error":
+		return bad
+	case "":
+		return plain
+	}
+	return notice
+}
+
+func upDown(up bool) cell {
+	if up {
+		return styled(good, "up")
+	}
+	return styled(bad, "down")
+}
+
+func renderInterfaces(s *screen, rows []ctl.Interface) {
+	t := newTable("Name", " Idx", "Kind", "Admin", "Link", " MTU", "VRF", "Address",
+		" Rx packets", " Rx bytes", " Tx packets", " Tx bytes", " Drops")
+	for _, i := range rows {
+		addrs := append([]string{}, i.Addresses...)
+		if i.Unnumbered != "" {
+			addrs = append(addrs, "as "+i.Unnumbered)
+		}
+		if len(addrs) == 0 {
+			addrs = []string{"-"}
+		}
+		t.add(c(i.Name), c(count(i.SwIfIndex)), c(i.Kind), upDown(i.Admin), upDown(i.Link), c(count(i.MTU)),
+			c(dash(i.VRF)), c(addrs[0]), c(count(i.RxPackets)), c(bytesText(i.RxBytes)),
+			c(count(i.TxPackets)), c(bytesText(i.TxBytes)), c(count(i.Drops)))
+		for _, a := range addrs[1:] {
+			t.add(c(""), c(""), c(""), c(""), c(""), c(""), c(""), c(a))
+		}
+	}
+	t.print(s)
+	for _, i := range rows {
+		if i.Error != "" {
+			s.printf("%s: %s: %s\n", i.Name, s.paint(stateStyle(i.State), i.State), clean(i.Error))
+		}
+	}
+}
+
+func renderNeighbors(s *screen, rows []ctl.Neighbor) {
+	t := newTable("Address", "MAC", "Interface", "Kind", " Age")
+	for _, n := range rows {
+		kind, age := "dynamic", ago(n.AgeS)
+		if n.Static {
+			kind, age = "static", "-"
+		}
+		t.add(c(n.Address), c(n.MAC), c(n.Interface), c(kind), c(age))
+	}
+	t.print(s)
+}
+
+func renderBGP(s *screen, rows []ctl.BGPSession) {
+	t := newTable("Name", "Address", "Interface", " AS", "State", " Uptime", " Received", " Accepted", " Advertised", "Last error")
+	for _, b := range rows {
+		state, up := styled(stateStyle(b.State), b.State), "-"
+		if b.Disabled {
+			state = styled(faint, "disabled")
+		}
+		if b.State == "Established" {
+			up = ago(b.UptimeS)
+		}
+		t.add(c(b.Name), c(b.Address), c(dash(b.Interface)), c(count(b.AS)), state, c(up), c(count(b.Received)),
+			c(count(b.Accepted)), c(count(b.Advertised)), c(clean(b.LastError)))
+	}
+	t.print(s)
+}
+
+func renderWireGuard(s *screen, rows []ctl.WireGuard) {
+	for n, w := range rows {
+		if n > 0 {
+			s.printf("\n")
+		}
+		line := func(label, value string) { s.printf("  %-12s %s\n", label, value) }
+		s.printf("%s\n", s.paint(bold, w.Name))
+		line("public key", w.PublicKey)
+		line("listening", dash(w.Listen))
+		line("peer", w.PeerKey)
+		line("endpoint", dash(clean(w.Endpoint)))
+		shake := s.paint(notice, "none yet")
+		if w.HandshakeAgeS >= 0 {
+			shake = ago(w.HandshakeAgeS) + " ago"
+		}
+		line("handshake", shake)
+		line("transfer", fmt.Sprintf("%s received, %s sent", bytesText(w.RxBytes), bytesText(w.TxBytes)))
+		extra := "no preshared key"
+		if w.PresharedKey {
+			extra = "preshared key"
+		}
+		if w.KeepaliveS > 0 {
+			extra += ", keepalive every " + ago(w.KeepaliveS)
+		}
+		line("with", extra)
+		if w.DataplaneDrops > 0 {
+			line("dropped", fmt.Sprintf("%d frames that the dataplane had no room for", w.DataplaneDrops))
+		}
+	}
+}
+
+func renderErrors(s *screen, rows []ctl.ErrorRecord) {
+	if len(rows) == 0 {
+		s.printf("no errors\n")
+		return
+	}
+	t := newTable(" Count", " Last", "Subsystem", "Object", "Error")
+	for _, e := range rows {
+		t.add(c(count(e.Count)), c(ago(e.LastAgoS)+" ago"), c(e.Subsystem), c(dash(clean(e.Object))), styled(bad, clean(e.Error)))
+	}
+	t.print(s)
+}
+
+func showLog(o *options) *cobra.Command {
+	var f ctl.LogFilter
+	cmd := &cobra.Command{
+		Use:     "log",
+		Short:   "The last lines of the router's log",
+		Example: "  rlr show log -n 20\n  rlr show log --follow",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, _, err := o.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			if o.json {
+				return streamJSON(cmd, func(visit func(ctl.LogRecord) error) error {
+					return client.Log(cmd.Context(), f, visit)
+				})
+			}
+			s := o.screen(cmd)
+			return client.Log(cmd.Context(), f, func(r ctl.LogRecord) error {
+				renderLog(s, r)
+				return s.done()
+			})
+		},
+	}
+	cmd.Flags().IntVarP(&f.Lines, "lines", "n", 50, "how `MANY` lines; 0 is all that the router keeps")
+	cmd.Flags().BoolVarP(&f.Follow, "follow", "f", false, "go on with new lines as they come")
+	return cmd
+}
+
+func renderLog(s *screen, r ctl.LogRecord) {
+	st := plain
+	switch r.Level {
+	case "warning":
+		st = notice
+	case "error", "fatal", "panic":
+		st = bad
+	case "debug", "trace":
+		st = faint
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %s", r.Time, s.paint(st, fmt.Sprintf("%-7s", r.Level)), clean(r.Message))
+	keys := make([]string, 0, len(r.Fields))
+	for k := range r.Fields {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	for _, k := range keys {
+		fmt.Fprintf(&b, " %s=%s", s.paint(faint, clean(k)), quote(clean(r.Fields[k])))
+	}
+	s.printf("%s\n", b.String())
+}
+
+// quote marks where a value with spaces begins and ends.
+func quote(v string) string {
+	if v == "" || strings.ContainsAny(v, ` "=`) {
+		return fmt.Sprintf("%q", v)
+	}
+	return v
+}
+
+// streamJSON prints the rows of a stream as one array.
+func streamJSON[R any](cmd *cobra.Command, run func(visit func(R) error) error) error {
+	a := &jsonArray{w: cmd.OutOrStdout()}
+	if err := run(func(r R) error { return a.add(r) }); err != nil {
+		return err
+	}
+	return a.close()
+}

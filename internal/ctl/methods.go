@@ -1,0 +1,123 @@
+package ctl
+
+import (
+	"context"
+	"net/netip"
+)
+
+// Handlers are the router's answers, one per method. A handler returns an *Error (NotFound, BadRequest, Unavailable) where the
+// caller can do something about it. The context ends when the caller goes away or the router stops.
+//
+// emit blocks while the caller is slow and fails when it is too slow or gone: a handler must hold no lock of the router while
+// it calls emit, and return emit's error. A nil handler answers Unavailable.
+type Handlers struct {
+	Status     func(ctx context.Context) (Status, error)
+	Interfaces func(ctx context.Context) ([]Interface, error)
+	Neighbors  func(ctx context.Context) ([]Neighbor, error)
+	Protocols  func(ctx context.Context) ([]Protocol, error)
+	BGP        func(ctx context.Context) ([]BGPSession, error)
+	WireGuard  func(ctx context.Context) ([]WireGuard, error)
+	Errors     func(ctx context.Context) ([]ErrorRecord, error)
+
+	Routes     func(ctx context.Context, f RouteFilter, emit func(Route) error) error
+	RouteCount func(ctx context.Context, f RouteFilter) (RouteCount, error)
+	FIB        func(ctx context.Context, f FIBFilter, emit func(FIBEntry) error) error
+	Log        func(ctx context.Context, f LogFilter, emit func(LogRecord) error) error
+
+	Ping       func(ctx context.Context, r ProbeRequest, emit func(ProbeReply) error) (ProbeSummary, error)
+	Traceroute func(ctx context.Context, r ProbeRequest, emit func(ProbeReply) error) error
+
+	VPPCtl   func(ctx context.Context, r VPPCtlRequest) (VPPCtlResult, error)
+	Neighbor func(ctx context.Context, r NeighborRequest) (Done, error)
+	Reload   func(ctx context.Context) (Done, error)
+	// Restart and Stop answer before the router goes: they start what they say and return.
+	Restart func(ctx context.Context) (Done, error)
+	Stop    func(ctx context.Context, r StopRequest) (Done, error)
+}
+
+// RouteFilter chooses routes. All conditions that are set must hold.
+type RouteFilter struct {
+	Prefix   netip.Prefix `json:"prefix,omitzero"`    // exactly this one
+	For      netip.Addr   `json:"for,omitzero"`       // the longest match of this address
+	Protocol string       `json:"protocol,omitempty"` // a row of `show protocols`: a neighbour's name, static, direct; or bgp for all of BGP
+	Table    string       `json:"table,omitempty"`    // a VRF's name; "" is every table, and the default table with For
+	Failed   bool         `json:"failed,omitempty"`   // only routes in state failed
+}
+
+// RouteCount answers `show route … count`.
+type RouteCount struct {
+	Routes    int `json:"routes"` // prefixes
+	Paths     int `json:"paths"`
+	Installed int `json:"installed"`
+	Failed    int `json:"failed"`
+}
+
+// FIBFilter chooses entries of the dataplane. All conditions that are set must hold.
+type FIBFilter struct {
+	Prefix netip.Prefix `json:"prefix,omitzero"`
+	For    netip.Addr   `json:"for,omitzero"`
+	Table  string       `json:"table,omitempty"`
+}
+
+// LogFilter chooses records of the log that the router keeps in memory.
+type LogFilter struct {
+	Lines  int  `json:"lines,omitempty"`  // the last so many; 0 is all that are kept
+	Follow bool `json:"follow,omitempty"` // and then new ones as they come, until the caller goes
+}
+
+// VPPCtlRequest is one line for the dataplane's command line.
+type VPPCtlRequest struct {
+	Line string `json:"line"`
+}
+
+// VPPCtlResult is what the dataplane printed.
+type VPPCtlResult struct {
+	Output string `json:"output"`
+}
+
+// Actions of a NeighborRequest.
+const (
+	NeighborEnable  = "enable"
+	NeighborDisable = "disable"
+	NeighborReset   = "reset"
+)
+
+// NeighborRequest changes a BGP neighbour until the next restart of the router.
+type NeighborRequest struct {
+	Name   string `json:"name"`
+	Action string `json:"action"`
+	Soft   bool   `json:"soft,omitempty"` // reset: ask for the routes again (RFC 2918), keep the session
+}
+
+// StopRequest ends the router.
+type StopRequest struct {
+	Clean bool `json:"clean,omitempty"` // remove our state also from a dataplane that stays
+}
+
+// Done says what an action did.
+type Done struct {
+	Message string   `json:"message"`
+	Changes []string `json:"changes,omitempty"` // reload: one line for each thing changed
+}
+
+// Paths of the methods. Additive: a method never changes its meaning.
+const (
+	pathStatus     = "status"
+	pathInterfaces = "interfaces"
+	pathNeighbors  = "neighbors"
+	pathProtocols  = "protocols"
+	pathBGP        = "bgp"
+	pathRoutes     = "routes"
+	pathRouteCount = "routes/count"
+	pathFIB        = "fib"
+	pathWireGuard  = "wireguard"
+	pathErrors     = "errors"
+	pathLog        = "log"
+	pathPing       = "ping"
+	pathTraceroute = "traceroute"
+	pathVPPCtl     = "vppctl"
+	pathNeighbor   = "neighbor"
+	pathReload     = "reload"
+	pathRestart    = "restart"
+	pathStop       = "stop"
+)

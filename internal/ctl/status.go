@@ -1,0 +1,218 @@
+// Package ctl is the protocol between the rlr command and a running router: requests and streamed answers over
+// control.sock, and the Status structs that `--json` prints.
+package ctl
+
+// The structs of this file are what `rlr … --json` prints: additive and stable. Times are seconds, sizes bytes, rates per
+// second unless a name says otherwise.
+
+// Status answers `show status`.
+type Status struct {
+	Name      string          `json:"name"`
+	Version   string          `json:"version"`
+	AS        uint32          `json:"as"`
+	RouterID  string          `json:"router_id"`
+	PID       int             `json:"pid"`
+	Config    string          `json:"config"`
+	Dataplane DataplaneStatus `json:"dataplane"`
+	UptimeS   float64         `json:"uptime_s"`
+	Routes    int             `json:"routes"`
+	Sessions  SessionCount    `json:"sessions"`
+	RSSBytes  uint64          `json:"rss_bytes"`
+	CPUS      float64         `json:"cpu_s"` // user + system time that the process has used
+}
+
+// SessionCount counts BGP sessions.
+type SessionCount struct {
+	Total       int `json:"total"`
+	Established int `json:"established"`
+}
+
+// DataplaneStatus says which dataplane forwards.
+type DataplaneStatus struct {
+	Kind      string  `json:"kind"`  // vpp or embedded
+	State     string  `json:"state"` // connecting, connected
+	Version   string  `json:"version"`
+	PID       int     `json:"pid"`
+	APISocket string  `json:"api_socket"`
+	UptimeS   float64 `json:"uptime_s"`
+	Error     string  `json:"error,omitempty"` // why it is not connected
+}
+
+// Interface is a row of `show interfaces`.
+type Interface struct {
+	Name       string   `json:"name"` // the configuration's
+	Dataplane  string   `json:"dataplane_name"`
+	SwIfIndex  uint32   `json:"sw_if_index"`
+	Kind       string   `json:"kind"` // loopback, memif, wireguard, other
+	Admin      bool     `json:"admin_up"`
+	Link       bool     `json:"link_up"`
+	MTU        uint32   `json:"mtu"`
+	MAC        string   `json:"mac,omitempty"`
+	VRF        string   `json:"vrf"`
+	Addresses  []string `json:"addresses"`
+	Unnumbered string   `json:"unnumbered,omitempty"`
+	RxPackets  uint64   `json:"rx_packets"`
+	RxBytes    uint64   `json:"rx_bytes"`
+	TxPackets  uint64   `json:"tx_packets"`
+	TxBytes    uint64   `json:"tx_bytes"`
+	Drops      uint64   `json:"drops"`
+	RxErrors   uint64   `json:"rx_errors"`
+	TxErrors   uint64   `json:"tx_errors"`
+	State      string   `json:"state"`           // ok, pending, failed
+	Error      string   `json:"error,omitempty"` // why not ok
+}
+
+// Neighbor is a row of `show neighbors`: an ARP or ND entry of the dataplane.
+type Neighbor struct {
+	Address   string  `json:"address"`
+	MAC       string  `json:"mac"`
+	Interface string  `json:"interface"`
+	Static    bool    `json:"static"`
+	AgeS      float64 `json:"age_s"`
+}
+
+// BGPSession is a row of `show bgp`.
+type BGPSession struct {
+	Name       string   `json:"name"`
+	Address    string   `json:"address"`
+	Interface  string   `json:"interface"`
+	LocalAddr  string   `json:"local_address"`
+	AS         uint32   `json:"as"`
+	State      string   `json:"state"` // RFC 4271 §8.2.2: Idle, Connect, Active, OpenSent, OpenConfirm, Established
+	UptimeS    float64  `json:"uptime_s"`
+	Received   uint64   `json:"received"`
+	Accepted   uint64   `json:"accepted"`
+	Advertised uint64   `json:"advertised"`
+	LastError  string   `json:"last_error"`
+	Families   []string `json:"families"`
+	HoldTimeS  float64  `json:"hold_time_s"`
+	KeepaliveS float64  `json:"keepalive_s"`
+	RouterID   string   `json:"router_id"` // the peer's
+	VRF        string   `json:"vrf"`
+	Flaps      uint64   `json:"flaps"`
+	Disabled   bool     `json:"disabled"`
+}
+
+// Protocol is a row of `show protocols`, as birdc's: every source of routes.
+type Protocol struct {
+	Name   string  `json:"name"`
+	Proto  string  `json:"proto"` // bgp, static, direct
+	Table  string  `json:"table"`
+	State  string  `json:"state"` // up, start, down
+	SinceS float64 `json:"since_s"`
+	Info   string  `json:"info"`
+	Routes int     `json:"routes"`
+}
+
+// Route is a row of `show route`.
+type Route struct {
+	Prefix string `json:"prefix"`
+	Table  string `json:"table"` // the VRF's name
+	State  string `json:"state"` // installed, queued, pending, failed, shadowed, stale
+	Error  string `json:"error,omitempty"`
+	Paths  []Path `json:"paths"`
+}
+
+// Path is one way to a Route's prefix. Several paths with best set are an ECMP set.
+type Path struct {
+	Protocol    string   `json:"protocol"` // direct, static, bgp
+	Neighbor    string   `json:"neighbor"` // the BGP neighbour's name
+	NextHop     string   `json:"nexthop"`
+	Interface   string   `json:"interface"`
+	Best        bool     `json:"best"`
+	Kind        string   `json:"kind,omitempty"` // blackhole, unreachable, prohibit; empty is unicast
+	Preference  int      `json:"preference"`     // BIRD's: direct 240, static 200, bgp 100
+	ASPath      string   `json:"as_path"`
+	Communities []string `json:"communities"`
+	Large       []string `json:"large_communities,omitempty"`
+	Origin      string   `json:"origin,omitempty"`
+	LocalPref   uint32   `json:"local_pref,omitempty"`
+	MED         uint32   `json:"med,omitempty"`
+	Weight      uint8    `json:"weight"`
+	AgeS        float64  `json:"age_s"`
+}
+
+// FIBEntry is a row of `show fib`: what the dataplane holds, whoever put it there.
+type FIBEntry struct {
+	Prefix string    `json:"prefix"`
+	Table  string    `json:"table"`
+	Source string    `json:"source"` // VPP's name of the winning FIB source
+	Paths  []FIBPath `json:"paths"`
+}
+
+// FIBPath is a path of an FIBEntry.
+type FIBPath struct {
+	Type      string `json:"type"` // normal, local, drop, unreachable, prohibit, …
+	NextHop   string `json:"nexthop"`
+	Interface string `json:"interface"`
+	Weight    uint8  `json:"weight"`
+}
+
+// WireGuard is a row of `show wireguard`.
+type WireGuard struct {
+	Name           string  `json:"name"`
+	PublicKey      string  `json:"public_key"` // ours
+	Listen         string  `json:"listen"`
+	PeerKey        string  `json:"peer_public_key"`
+	PresharedKey   bool    `json:"preshared_key"`
+	Endpoint       string  `json:"endpoint"`
+	HandshakeAgeS  float64 `json:"handshake_age_s"` // -1: none yet
+	RxBytes        uint64  `json:"rx_bytes"`
+	TxBytes        uint64  `json:"tx_bytes"`
+	KeepaliveS     float64 `json:"keepalive_s"`
+	DataplaneDrops uint64  `json:"dataplane_drops"` // frames that the dataplane had no room for
+}
+
+// ErrorRecord is a row of `show errors`: what is wrong now or was, and how often.
+type ErrorRecord struct {
+	Subsystem string  `json:"subsystem"`
+	Object    string  `json:"object"`
+	Error     string  `json:"error"`
+	Count     uint64  `json:"count"`
+	LastAgoS  float64 `json:"last_ago_s"`
+}
+
+// LogRecord is a row of `show log`.
+type LogRecord struct {
+	Time    string            `json:"time"` // RFC 3339 with milliseconds
+	Level   string            `json:"level"`
+	Message string            `json:"message"`
+	Fields  map[string]string `json:"fields,omitempty"`
+}
+
+// ProbeRequest asks for a ping or a traceroute.
+type ProbeRequest struct {
+	Target    string  `json:"target"` // an address, with %interface for link-local
+	Source    string  `json:"source,omitempty"`
+	Interface string  `json:"interface,omitempty"`
+	VRF       string  `json:"vrf,omitempty"`
+	Count     int     `json:"count,omitempty"` // ping: 0 is until the caller goes; traceroute: for each hop
+	IntervalS float64 `json:"interval_s,omitempty"`
+	TimeoutS  float64 `json:"timeout_s,omitempty"`
+	Size      int     `json:"size,omitempty"`     // payload bytes
+	TTL       int     `json:"ttl,omitempty"`      // ping
+	MaxHops   int     `json:"max_hops,omitempty"` // traceroute
+	DontFrag  bool    `json:"dont_fragment,omitempty"`
+}
+
+// ProbeReply is one answer, streamed as it comes; ping and traceroute.
+type ProbeReply struct {
+	Seq   int     `json:"seq"`
+	Hop   int     `json:"hop,omitempty"` // traceroute
+	From  string  `json:"from"`          // "" when there was no answer
+	RTTMs float64 `json:"rtt_ms"`
+	TTL   int     `json:"ttl"`
+	Bytes int     `json:"bytes"`
+	Error string  `json:"error,omitempty"` // time exceeded, host unreachable, timeout, …
+	Final bool    `json:"final,omitempty"` // traceroute: the target itself answered
+}
+
+// ProbeSummary ends a ping.
+type ProbeSummary struct {
+	Sent        int     `json:"sent"`
+	Received    int     `json:"received"`
+	LossPercent float64 `json:"loss_percent"`
+	MinMs       float64 `json:"min_ms"`
+	AvgMs       float64 `json:"avg_ms"`
+	MaxMs       float64 `json:"max_ms"`
+}
