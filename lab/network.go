@@ -1,0 +1,219 @@
+package lab
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// network is a topology: what is to be written into the configurations. Addresses are strings as they stand there.
+type network struct {
+	nodes []node
+}
+
+// node is a router or a server.
+type node struct {
+	name       string
+	id         string // router ID; "" for a server
+	as         uint32 // 0 for a server
+	interfaces []iface
+	static     []static
+	originate  []string
+	announce   []string // interfaces whose connected routes are announced
+	neighbors  []neighbor
+	direct     bool // sabotage: started without a session of its own and without giving up privileges
+}
+
+// iface is one of loopback, cable or tunnel.
+type iface struct {
+	name       string
+	loopback   bool
+	cable      string // memif: two interfaces with the same cable are its ends
+	role       string // of a cable's end: master, slave
+	tunnel     string // WireGuard: two interfaces with the same tunnel are its ends
+	addresses  []string
+	unnumbered string
+}
+
+type static struct {
+	prefix    string
+	via       string // address; "" with blackhole
+	blackhole bool
+}
+
+type neighbor struct {
+	name     string
+	address  string
+	iface    string // for a link-local address
+	as       uint32
+	hold     string
+	families string // "" is what the address says
+}
+
+// tunnelMTU is WireGuard's usual one: 1500 bytes less IPv6, UDP and WireGuard.
+const tunnelMTU = 1420
+
+// links returns the names of the tunnels, sorted.
+func (n network) links() []string {
+	var out []string
+	for _, node := range n.nodes {
+		for _, i := range node.interfaces {
+			if i.tunnel != "" && !slices.Contains(out, i.tunnel) {
+				out = append(out, i.tunnel)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (n network) node(name string) *node {
+	for i := range n.nodes {
+		if n.nodes[i].name == name {
+			return &n.nodes[i]
+		}
+	}
+	return nil
+}
+
+func (n *node) iface(name string) *iface {
+	for i := range n.interfaces {
+		if n.interfaces[i].name == name {
+			return &n.interfaces[i]
+		}
+	}
+	return nil
+}
+
+func (n *node) neighbor(name string) *neighbor {
+	for i := range n.neighbors {
+		if n.neighbors[i].name == name {
+			return &n.neighbors[i]
+		}
+	}
+	return nil
+}
+
+// end is one end of a tunnel.
+type end struct {
+	node, iface string
+}
+
+func (e end) String() string { return e.node + "-" + e.iface }
+
+// ends returns both ends of a tunnel.
+func (n network) ends(tunnel string) ([2]end, error) {
+	var found []end
+	for _, node := range n.nodes {
+		for _, i := range node.interfaces {
+			if i.tunnel == tunnel {
+				found = append(found, end{node.name, i.name})
+			}
+		}
+	}
+	if len(found) != 2 {
+		return [2]end{}, fmt.Errorf("tunnel %s has %d ends", tunnel, len(found))
+	}
+	return [2]end{found[0], found[1]}, nil
+}
+
+// wireguard is what an end of a tunnel is configured with.
+type wireguard struct {
+	listen    string // address and port
+	endpoint  string // the relay
+	keyFile   string
+	pskFile   string
+	peerKey   string
+	keepalive string
+}
+
+// render writes the configuration of a node.
+func (n node) render(dataplane string, wg map[end]wireguard) []byte {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	router := "name: " + n.name
+	if n.id != "" {
+		router += ", id: " + n.id
+	}
+	if n.as != 0 {
+		router += fmt.Sprintf(", as: %d", n.as)
+	}
+	line("router: {%s}", router)
+	line("dataplane: {kind: %s}", dataplane)
+	line("interfaces:")
+	for _, i := range n.interfaces {
+		i.render(line, wg[end{n.name, i.name}])
+	}
+	if len(n.static) > 0 {
+		line("static:")
+	}
+	for _, s := range n.static {
+		if s.blackhole {
+			line("  - {prefix: %s, blackhole: true}", quoted(s.prefix))
+		} else {
+			line("  - {prefix: %s, via: [{address: %s}]}", quoted(s.prefix), quoted(s.via))
+		}
+	}
+	if n.as != 0 {
+		n.renderBGP(line)
+	}
+	return []byte(b.String())
+}
+
+func (i iface) render(line func(string, ...any), wg wireguard) {
+	line("  %s:", i.name)
+	switch {
+	case i.loopback:
+		line("    loopback: true")
+	case i.cable != "":
+		line("    memif: {socket: %s.sock, role: %s}", i.cable, i.role)
+	default:
+		line("    wireguard:")
+		line("      listen: %s", wg.listen)
+		line("      private-key-file: %s", wg.keyFile)
+		line("      peer: {public-key: %q, endpoint: %q, preshared-key-file: %s, keepalive: %s}",
+			wg.peerKey, wg.endpoint, wg.pskFile, wg.keepalive)
+		line("    mtu: %d", tunnelMTU)
+	}
+	if len(i.addresses) > 0 {
+		line("    addresses: [%s]", quotedList(i.addresses))
+	}
+	if i.unnumbered != "" {
+		line("    unnumbered: %s", i.unnumbered)
+	}
+}
+
+func (n node) renderBGP(line func(string, ...any)) {
+	line("bgp:")
+	if len(n.originate) > 0 {
+		line("  originate: [%s]", quotedList(n.originate))
+	}
+	if len(n.announce) > 0 {
+		line("  redistribute: {connected: [%s]}", strings.Join(n.announce, ", "))
+	}
+	line("  neighbors:")
+	for _, p := range n.neighbors {
+		text := fmt.Sprintf("name: %s, address: %s", p.name, quoted(p.address))
+		if p.iface != "" {
+			text += ", interface: " + p.iface
+		}
+		text += fmt.Sprintf(", as: %d, hold-time: %s, connect-retry: %s", p.as, p.hold, connectRetry)
+		if p.families != "" {
+			text += ", families: " + p.families
+		}
+		line("    - {%s, import: all, export: all}", text)
+	}
+}
+
+// connectRetry is how soon a router dials again. Two seconds make a lab quick and are within what operators use.
+const connectRetry = "2s"
+
+func quoted(s string) string { return fmt.Sprintf("%q", s) }
+
+func quotedList(list []string) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = quoted(s)
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,203 @@
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// progress tells what a lab does: a line for each thing that is finished and, on a terminal, a last line with a clock
+// that says what it waits for.
+type progress struct {
+	screen Screen
+	began  time.Time
+	stop   chan struct{}
+	ticker sync.WaitGroup
+
+	mu     sync.Mutex // guards below, and the screen
+	active []string
+	closed bool
+}
+
+func newProgress(s Screen) *progress {
+	if s.W == nil {
+		s = Screen{W: io.Discard}
+	}
+	p := &progress{screen: s, began: time.Now(), stop: make(chan struct{})}
+	if s.Terminal {
+		p.ticker.Go(p.tick)
+	}
+	return p
+}
+
+func (p *progress) tick() {
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-t.C:
+			p.mu.Lock()
+			p.statusLocked()
+			p.mu.Unlock()
+		}
+	}
+}
+
+// close removes the clock. It may be called again.
+func (p *progress) close() {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.closed = true
+	p.mu.Unlock()
+	close(p.stop)
+	p.ticker.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clearLocked()
+}
+
+func (p *progress) clearLocked() {
+	if p.screen.Terminal {
+		fmt.Fprint(p.screen.W, "\r\x1b[K")
+	}
+}
+
+func (p *progress) statusLocked() {
+	if p.screen.Terminal && !p.closed && len(p.active) > 0 {
+		fmt.Fprintf(p.screen.W, "\r\x1b[K%s  ... %s", p.clock(), strings.Join(p.active, ", "))
+	}
+}
+
+func (p *progress) clock() string { return fmt.Sprintf("%6.1f s", time.Since(p.began).Seconds()) }
+
+// say prints a line.
+func (p *progress) say(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clearLocked()
+	fmt.Fprintf(p.screen.W, "%s  %s\n", p.clock(), fmt.Sprintf(format, args...))
+	p.statusLocked()
+}
+
+// begin adds something to wait for; the returned function takes it away and, unless empty, prints a line.
+func (p *progress) begin(what string) func(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active = append(p.active, what)
+	p.statusLocked()
+	return func(line string) {
+		p.mu.Lock()
+		if i := slices.Index(p.active, what); i >= 0 {
+			p.active = slices.Delete(p.active, i, i+1)
+		}
+		p.mu.Unlock()
+		if line != "" {
+			p.say("%s", line)
+		}
+	}
+}
+
+func (p *progress) verdict(c Check) string {
+	detail, _, _ := strings.Cut(c.Detail, "\n")
+	return fmt.Sprintf("%s  %s: %s", word(c.OK, p.screen.Colour), c.Name, detail)
+}
+
+// word is ok or FAIL, of one width.
+func word(ok, colour bool) string {
+	text, sgr := "ok  ", "32"
+	if !ok {
+		text, sgr = "FAIL", "31"
+	}
+	if colour {
+		return "\x1b[" + sgr + "m" + text + "\x1b[0m"
+	}
+	return text
+}
+
+// metricText says what a metric means and prints its value for people.
+var metricText = map[string]struct {
+	label string
+	text  func(float64) string
+}{
+	"converge_ms":  {"start to all sessions and routes", seconds},
+	"outage_ms":    {"outage of the ping by the cut", seconds},
+	"failover_ms":  {"cut to the route on the other tunnel", seconds},
+	"heal_ms":      {"healing to the first state again", seconds},
+	"rss_bytes":    {"memory of an idle router", func(v float64) string { return fmt.Sprintf("%.1f MB", v/1e6) }},
+	"cpu_percent":  {"CPU of an idle router", func(v float64) string { return fmt.Sprintf("%.2f %% of a core", v) }},
+	"ping_rtt_ms":  {"round trip of a ping", func(v float64) string { return fmt.Sprintf("%.2f ms", v) }},
+	"lab_ms":       {"the whole lab", seconds},
+	"ping_lost":    {"pings lost in the outage", func(v float64) string { return fmt.Sprintf("%.0f", v) }},
+	"status_bytes": {"the same, by show status", func(v float64) string { return fmt.Sprintf("%.1f MB", v/1e6) }},
+}
+
+func seconds(ms float64) string { return fmt.Sprintf("%.1f s (%.0f ms)", ms/1000, ms) }
+
+// printResult prints the table, or the JSON object.
+func printResult(opt Options, r Result, took time.Duration, pl *place) error {
+	if opt.Out == nil {
+		return nil
+	}
+	if opt.JSON {
+		b, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return fmt.Errorf("print the result: %w", err)
+		}
+		_, err = opt.Out.Write(append(b, '\n'))
+		return err
+	}
+	_, err := io.WriteString(opt.Out, tableText(r, took, opt.Progress.Colour, filepath.Join(pl.dir, "log")))
+	return err
+}
+
+func tableText(r Result, took time.Duration, colour bool, logs string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s on the %s dataplane\n\n", r.Scenario, r.Dataplane)
+	width, passed := 0, 0
+	for _, c := range r.Checks {
+		width = max(width, utf8.RuneCountInString(c.Name))
+	}
+	for _, c := range r.Checks {
+		if c.OK {
+			passed++
+		}
+		detail := strings.ReplaceAll(c.Detail, "\n", "\n"+strings.Repeat(" ", width+8))
+		fmt.Fprintf(&b, "%s  %-*s  %s\n", word(c.OK, colour), width, c.Name, detail)
+	}
+	b.WriteString("\n")
+	labels := 0
+	for name := range r.Metrics {
+		labels = max(labels, utf8.RuneCountInString(metricLabel(name)))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Metrics)) {
+		text := fmt.Sprint(r.Metrics[name])
+		if m, ok := metricText[name]; ok {
+			text = m.text(r.Metrics[name])
+		}
+		fmt.Fprintf(&b, "      %-*s  %s\n", labels, metricLabel(name), text)
+	}
+	fmt.Fprintf(&b, "\n%s  %d of %d checks passed in %.1f s\n", word(r.OK, colour), passed, len(r.Checks), took.Seconds())
+	if !r.OK {
+		fmt.Fprintf(&b, "      the routers' logs are in %s\n", logs)
+	}
+	return b.String()
+}
+
+func metricLabel(name string) string {
+	if m, ok := metricText[name]; ok {
+		return m.label
+	}
+	return name
+}
