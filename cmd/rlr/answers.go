@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"rlr/bgp"
+	"rlr/internal/config"
+	"rlr/internal/ctl"
+	"rlr/wg"
+)
+
+// defaultTable is the name of table 0 in answers, as VRFs have names.
+const defaultTable = "default"
+
+// handlers are the router's side of the control socket.
+func (r *router) handlers() ctl.Handlers {
+	return ctl.Handlers{
+		Status:     r.status,
+		Interfaces: r.interfaces,
+		Neighbors:  r.neighbors,
+		Protocols:  r.protocols,
+		BGP:        func(context.Context) ([]ctl.BGPSession, error) { return r.sessions(), nil },
+		WireGuard:  r.wireguard,
+		Errors:     r.errors,
+		Routes:     r.routes,
+		RouteCount: r.routeCount,
+		FIB:        r.fibEntries,
+		Log:        r.logRecords,
+		Ping:       r.ping,
+		Traceroute: r.traceroute,
+		VPPCtl:     r.vppctl,
+		Neighbor:   r.neighborAction,
+		Reload:     r.reload,
+		Restart: func(context.Context) (ctl.Done, error) {
+			if _, err := loadConfig(r.path); err != nil {
+				return ctl.Done{}, ctl.BadRequest("the configuration would not start again:\n%v", err)
+			}
+			r.end(errRestart)
+			return ctl.Done{Message: "restarting"}, nil
+		},
+		Stop: r.stop,
+	}
+}
+
+func (r *router) status(context.Context) (ctl.Status, error) {
+	cfg := r.config.Load()
+	dp := r.agent.Status()
+	st := ctl.Status{
+		Name: cfg.Router.Name, Version: version, AS: cfg.Router.AS, PID: os.Getpid(), Config: r.path,
+		UptimeS: time.Since(r.started).Seconds(), Routes: r.syncer.Status().Routes,
+		RSSBytes: residentBytes(), CPUS: cpuSeconds(),
+		Dataplane: ctl.DataplaneStatus{
+			Kind: string(config.Embedded), State: "connecting", Version: dp.Version, PID: int(dp.PID), APISocket: r.file("api.sock"),
+		},
+	}
+	if cfg.Router.ID.IsValid() {
+		st.RouterID = cfg.Router.ID.String()
+	}
+	if dp.Connected {
+		st.Dataplane.State = "connected"
+		st.Dataplane.UptimeS = time.Since(dp.Boot).Seconds()
+	}
+	if dp.Err != nil {
+		st.Dataplane.Error = dp.Err.Error()
+	}
+	for _, s := range r.sessions() {
+		st.Sessions.Total++
+		if s.State == bgp.Established.String() {
+			st.Sessions.Established++
+		}
+	}
+	return st, nil
+}
+
+// residentBytes is the resident set size of this process; 0 where /proc is not mounted.
+func residentBytes() uint64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseUint(f[1], 10, 64)
+	return pages * uint64(os.Getpagesize())
+}
+
+// cpuSeconds is the user and system time of this process.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+func (r *router) interfaces(ctx context.Context) ([]ctl.Interface, error) {
+	list, err := r.agent.Interfaces(ctx)
+	if err != nil {
+		return nil, ctl.Unavailable("interfaces: %v", err)
+	}
+	cfg := r.config.Load()
+	out := make([]ctl.Interface, 0, len(list))
+	for _, i := range list {
+		row := ctl.Interface{
+			Name: i.Name, Dataplane: i.DataplaneName, SwIfIndex: i.SwIfIndex, Kind: i.Kind, Admin: i.Admin, Link: i.Link,
+			MTU: i.MTU, MAC: i.MAC.String(), VRF: defaultTable, Addresses: []string{}, Unnumbered: i.Unnumbered,
+			RxPackets: i.Counters.RxPackets, RxBytes: i.Counters.RxBytes, TxPackets: i.Counters.TxPackets, TxBytes: i.Counters.TxBytes,
+			Drops: i.Counters.Drops, RxErrors: i.Counters.RxErrors, TxErrors: i.Counters.TxErrors, State: i.State.String(),
+		}
+		if c, ok := cfg.Interface(i.Name); ok {
+			row.Kind = string(c.Kind())
+		}
+		for _, a := range i.Addresses {
+			row.Addresses = append(row.Addresses, a.String())
+		}
+		if i.Err != nil {
+			row.Error = i.Err.Error()
+		}
+		out = append(out, row)
+	}
+	return out, nil
+}
+
+func (r *router) neighbors(ctx context.Context) ([]ctl.Neighbor, error) {
+	list, err := r.agent.Neighbors(ctx)
+	if err != nil {
+		return nil, ctl.Unavailable("neighbors: %v", err)
+	}
+	out := make([]ctl.Neighbor, 0, len(list))
+	for _, n := range list {
+		out = append(out, ctl.Neighbor{
+			Address: n.Address.String(), MAC: n.MAC.String(), Interface: n.Interface, Static: n.Static, AgeS: n.Age.Seconds(),
+		})
+	}
+	return out, nil
+}
+
+func (r *router) sessions() []ctl.BGPSession {
+	if r.speaker == nil {
+		return nil
+	}
+	var out []ctl.BGPSession
+	for _, s := range r.speaker.Sessions() {
+		row := ctl.BGPSession{
+			Name: s.Neighbor.Name, Address: s.Neighbor.Address.WithZone("").String(), Interface: s.Neighbor.Interface,
+			AS: s.Neighbor.AS, State: s.State.String(), UptimeS: s.Uptime.Seconds(),
+			Received: s.Received, Accepted: s.Accepted, Advertised: s.Advertised, LastError: s.ErrorText(),
+			HoldTimeS: s.HoldTime.Seconds(), KeepaliveS: s.Keepalive.Seconds(), VRF: defaultTable,
+			Flaps: s.Flaps, Disabled: s.Disabled, Families: []string{},
+		}
+		if row.Interface == "" {
+			row.Interface = r.syncer.ResolveInterface(s.Neighbor.Table, s.Neighbor.Address)
+		}
+		if s.LocalAddress.IsValid() {
+			row.LocalAddr = s.LocalAddress.WithZone("").String()
+		}
+		if s.RouterID.IsValid() {
+			row.RouterID = s.RouterID.String()
+		}
+		for _, f := range s.Families {
+			row.Families = append(row.Families, f.String())
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+// protocols lists every source of routes, as birdc does.
+func (r *router) protocols(context.Context) ([]ctl.Protocol, error) {
+	feeds := r.feedSizes()
+	up := time.Since(r.started).Seconds()
+	out := []ctl.Protocol{
+		{Name: "direct", Proto: "direct", Table: defaultTable, State: "up", SinceS: up, Routes: feeds["direct"]},
+		{Name: "static", Proto: "static", Table: defaultTable, State: "up", SinceS: up, Routes: feeds["static"]},
+	}
+	for _, s := range r.sessions() {
+		p := ctl.Protocol{
+			Name: s.Name, Proto: "bgp", Table: s.VRF, State: "start", SinceS: s.UptimeS, Info: s.State, Routes: int(s.Accepted),
+		}
+		switch {
+		case s.Disabled:
+			p.State = "down"
+		case s.State == bgp.Established.String():
+			p.State = "up"
+		}
+		if p.State != "up" && s.LastError != "" {
+			p.Info += "  " + s.LastError
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func (r *router) wireguard(context.Context) ([]ctl.WireGuard, error) {
+	out := []ctl.WireGuard{}
+	r.links.each(func(name string, l *wg.Link) {
+		s := l.Status()
+		row := ctl.WireGuard{
+			Name: name, PublicKey: s.PublicKey.String(), Listen: addrPort(s.Listen), PeerKey: s.PeerKey.String(),
+			PresharedKey: s.PresharedKey, Endpoint: addrPort(s.Endpoint), HandshakeAgeS: -1,
+			RxBytes: s.RxBytes, TxBytes: s.TxBytes, KeepaliveS: s.Keepalive.Seconds(), DataplaneDrops: s.Drops,
+		}
+		if !s.LastHandshake.IsZero() {
+			row.HandshakeAgeS = time.Since(s.LastHandshake).Seconds()
+		}
+		out = append(out, row)
+	})
+	return out, nil
+}
+
+func addrPort(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func (r *router) errors(context.Context) ([]ctl.ErrorRecord, error) {
+	out := r.journal.counted(time.Now())
+	for _, e := range r.agent.Errors() {
+		out = append(out, ctl.ErrorRecord{
+			Subsystem: "vppagent", Object: e.Object, Error: e.Err, Count: e.Count, LastAgoS: time.Since(e.Last).Seconds(),
+		})
+	}
+	if err := r.syncer.Status().Err; err != nil {
+		out = append(out, ctl.ErrorRecord{Subsystem: "fib", Error: err.Error(), Count: 1})
+	}
+	return out, nil
+}
+
+func (r *router) vppctl(ctx context.Context, req ctl.VPPCtlRequest) (ctl.VPPCtlResult, error) {
+	out, err := r.agent.CLI(ctx, req.Line)
+	if err != nil {
+		return ctl.VPPCtlResult{}, ctl.Unavailable("vppctl: %v", err)
+	}
+	return ctl.VPPCtlResult{Output: out}, nil
+}
+
+func (r *router) neighborAction(_ context.Context, req ctl.NeighborRequest) (ctl.Done, error) {
+	if r.speaker == nil {
+		return ctl.Done{}, ctl.NotFound("this router speaks no BGP: router.as is not set")
+	}
+	var err error
+	done := ""
+	switch req.Action {
+	case ctl.NeighborEnable:
+		err, done = r.speaker.Enable(req.Name), "enabled"
+	case ctl.NeighborDisable:
+		err, done = r.speaker.Disable(req.Name, ""), "disabled"
+	case ctl.NeighborReset:
+		how := bgp.ResetHard
+		done = "reset"
+		if req.Soft {
+			how, done = bgp.ResetSoft, "asked for its routes again"
+		}
+		err = r.speaker.Reset(req.Name, how)
+	default:
+		return ctl.Done{}, ctl.BadRequest("neighbor action %q: use enable, disable or reset", req.Action)
+	}
+	if err != nil {
+		return ctl.Done{}, neighborError(err)
+	}
+	return ctl.Done{Message: "neighbor " + req.Name + " " + done}, nil
+}
+
+func (r *router) stop(ctx context.Context, req ctl.StopRequest) (ctl.Done, error) {
+	if req.Clean {
+		if err := r.agent.Clean(ctx); err != nil {
+			return ctl.Done{}, ctl.Unavailable("the dataplane could not be cleaned, so the router goes on: %v", err)
+		}
+	}
+	r.end(nil)
+	return ctl.Done{Message: "stopping"}, nil
+}

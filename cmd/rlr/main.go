@@ -1,0 +1,88 @@
+// Command rlr is a rootless userspace router: `rlr run` is the router, everything else asks or plays with one.
+//
+// This package only wires: it turns a configuration into the parts' own settings (wire.go), starts them in the order in
+// which they depend on each other (router.go, stages.go), and answers the control socket from what they know (answer*.go).
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"rlr/internal/cli"
+	"rlr/internal/config"
+	"rlr/wg"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := cli.Main(ctx, os.Args[1:], commands(), os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func commands() cli.Commands {
+	return cli.Commands{
+		Version: version,
+		Run:     run,
+		Check:   check,
+		NewPrivateKey: func() (string, error) {
+			k, err := wg.NewPrivateKey()
+			return k.Base64(), err
+		},
+		NewPresharedKey: func() (string, error) {
+			k, err := wg.NewPresharedKey()
+			return k.Base64(), err
+		},
+		Lab: labCommands(),
+		PublicKey: func(private string) (string, error) {
+			k, err := wg.ParsePrivateKey(private)
+			if err != nil {
+				return "", err
+			}
+			return k.Public().String(), nil
+		},
+	}
+}
+
+// run is `rlr run`: a router, and the same again for as long as it ends with errRestart.
+func run(ctx context.Context, path string) error {
+	err := runRouter(ctx, path)
+	if !errors.Is(err, errRestart) {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("restart: %w", err)
+	}
+	// The same process id, so that whoever supervises us does not notice; the binary may be a newer one.
+	return fmt.Errorf("restart %s: %w", self, syscall.Exec(self, os.Args, os.Environ()))
+}
+
+// check is `rlr check`.
+func check(path string) ([]byte, []cli.Problem) {
+	cfg, err := loadConfig(path)
+	var mistakes config.Errors
+	if errors.As(err, &mistakes) {
+		problems := make([]cli.Problem, len(mistakes))
+		for i, m := range mistakes {
+			problems[i] = cli.Problem{File: m.File, Line: m.Line, Column: m.Col, Message: m.Msg}
+		}
+		return nil, problems
+	}
+	if err != nil {
+		return nil, []cli.Problem{{File: path, Message: err.Error()}}
+	}
+	var b bytes.Buffer
+	if err := cfg.Print(&b); err != nil {
+		return nil, []cli.Problem{{File: path, Message: err.Error()}}
+	}
+	return b.Bytes(), nil
+}

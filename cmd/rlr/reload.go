@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"rlr/internal/config"
+	"rlr/internal/ctl"
+)
+
+// reload reads the configuration again and applies what differs. A file that is wrong, or that asks for what only a restart
+// can do, changes nothing.
+func (r *router) reload(context.Context) (ctl.Done, error) {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
+	old := r.config.Load()
+	next, err := loadConfig(r.path)
+	if err != nil {
+		return ctl.Done{}, ctl.BadRequest("%v", err)
+	}
+	if err := needsRestart(old, next); err != nil {
+		return ctl.Done{}, ctl.BadRequest("%v", err)
+	}
+	changes := difference(old, next)
+	if len(changes) == 0 {
+		r.config.Store(next)
+		return ctl.Done{Message: "nothing has changed"}, nil
+	}
+	// The links come first: they are what can fail, and they leave everything as it was when they do.
+	if err := r.links.apply(next, r.claim.Dir); err != nil {
+		return ctl.Done{}, err
+	}
+	r.config.Store(next)
+	setLevel(r.logger, next.Log)
+	r.agent.SetConfig(agentConfig(next, r.claim.Dir))
+	r.static.Replace(staticRoutes(next))
+	connected := r.agent.Connected()
+	r.direct.Replace(connected)
+	if r.speaker != nil {
+		err = errors.Join(r.speaker.Apply(bgpConfig(next)), r.speaker.Originate(origins(next, connected)))
+	}
+	r.log.WithField("changes", len(changes)).Info("configuration reloaded")
+	return ctl.Done{Message: fmt.Sprintf("configuration reloaded from %s", r.path), Changes: changes}, err
+}
+
+// needsRestart says which change of a configuration cannot be made while the router runs.
+func needsRestart(old, next *config.Config) error {
+	for _, c := range []struct {
+		what      string
+		old, next any
+	}{
+		{"router.name", old.Router.Name, next.Router.Name},
+		{"router.id", old.Router.ID, next.Router.ID},
+		{"router.as", old.Router.AS, next.Router.AS},
+		{"bgp.multipath", old.BGP.Multipath, next.BGP.Multipath},
+		{"bgp.cluster-id", old.BGP.ClusterID, next.BGP.ClusterID},
+		{"dataplane", old.Dataplane, next.Dataplane},
+		{"control", old.Control, next.Control},
+		{"log.format", old.Log.Format, next.Log.Format},
+	} {
+		if c.old != c.next {
+			return fmt.Errorf("%s changes from %v to %v: that needs `rlr restart`; nothing was changed", c.what, c.old, c.next)
+		}
+	}
+	return nil
+}
+
+// difference lists what a reload will touch, a line each.
+func difference(old, next *config.Config) []string {
+	var out []string
+	named := func(kind, name string, a, b any, inOld, inNext bool) {
+		switch {
+		case !inOld:
+			out = append(out, kind+" "+name+" added")
+		case !inNext:
+			out = append(out, kind+" "+name+" removed")
+		case !reflect.DeepEqual(a, b):
+			out = append(out, kind+" "+name+" changed")
+		}
+	}
+	byName(old.Interfaces, next.Interfaces, func(i config.Interface) string { return i.Name }, func(name string, a, b config.Interface, inOld, inNext bool) {
+		named("interface", name, a, b, inOld, inNext)
+	})
+	byName(old.BGP.Neighbors, next.BGP.Neighbors, func(n config.Neighbor) string { return n.Name }, func(name string, a, b config.Neighbor, inOld, inNext bool) {
+		named("neighbor", name, a, b, inOld, inNext)
+	})
+	byName(old.Static, next.Static, func(s config.Static) string { return s.Prefix.String() }, func(name string, a, b config.Static, inOld, inNext bool) {
+		named("static route", name, a, b, inOld, inNext)
+	})
+	if !reflect.DeepEqual(old.BGP.Originate, next.BGP.Originate) {
+		out = append(out, "bgp.originate changed")
+	}
+	if !reflect.DeepEqual(old.BGP.Redistribute, next.BGP.Redistribute) {
+		out = append(out, "bgp.redistribute changed")
+	}
+	if old.Log.Level != next.Log.Level {
+		out = append(out, "log.level changed")
+	}
+	return out
+}
+
+// byName pairs the members of two lists by name and visits those of the new list first, then what only the old one has.
+func byName[T any](old, next []T, name func(T) string, visit func(name string, old, next T, inOld, inNext bool)) {
+	was := make(map[string]T, len(old))
+	for _, v := range old {
+		was[name(v)] = v
+	}
+	for _, v := range next {
+		o, ok := was[name(v)]
+		visit(name(v), o, v, ok, true)
+		delete(was, name(v))
+	}
+	for _, v := range old {
+		if _, gone := was[name(v)]; gone {
+			var none T
+			visit(name(v), v, none, true, false)
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rlr/bgp"
+	"rlr/fib"
+	"rlr/hoststack"
+	"rlr/internal/config"
+	"rlr/internal/ctl"
+	"rlr/minivpp"
+	"rlr/vppagent"
+)
+
+// BIRD's preferences: of several protocols' routes to one prefix, the highest is used.
+const (
+	preferDirect = 240
+	preferStatic = 200
+	preferBGP    = 100
+)
+
+const (
+	startTimeout = 20 * time.Second // for the dataplane to open its API socket
+	setupTimeout = 5 * time.Second  // for the first configuration to be in the dataplane; the router goes on without
+)
+
+// errRestart is how a router ends that is to be executed again.
+var errRestart = errors.New("restart")
+
+// router is one running router: the parts, and the configuration that they have.
+type router struct {
+	path    string // of the configuration file, absolute
+	started time.Time
+	claim   *ctl.Claim
+	logger  *logrus.Logger
+	log     *logrus.Entry
+	journal *journal
+
+	stages  *stages
+	plane   *minivpp.Server
+	agent   *vppagent.Agent
+	syncer  *fib.Syncer
+	direct  *fib.Feed
+	static  *fib.Feed
+	speaker *bgp.Speaker // nil without an AS
+	prober  *hoststack.Prober
+	links   *links
+
+	ending chan error // errRestart, or nil for `rlr stop`
+
+	reloading sync.Mutex                    // one reload at a time
+	config    atomic.Pointer[config.Config] // the accepted configuration; its value is never modified
+}
+
+// loadConfig reads a configuration as the router that it describes would.
+func loadConfig(path string) (*config.Config, error) {
+	return config.Load(path, config.WithLinksDir(ctl.LinksDir()))
+}
+
+// runRouter runs a router until ctx ends or somebody asks it to stop.
+func runRouter(ctx context.Context, path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	claim, err := ctl.NewClaim(cfg.Router.Name)
+	if err != nil {
+		return err
+	}
+	defer claim.Close()
+	if err := ctl.MakeDir(ctl.LinksDir()); err != nil {
+		return err
+	}
+	r := &router{path: path, started: time.Now(), claim: claim, stages: newStages(), ending: make(chan error, 1)}
+	r.config.Store(cfg)
+	r.logger, r.journal = newLogger(os.Stderr, cfg.Log)
+	r.log = r.subsystem("router")
+	defer r.stages.stopAll()
+	if err := r.build(); err != nil {
+		return err
+	}
+	if err := r.start(ctx); err != nil {
+		return err
+	}
+	r.log.WithFields(logrus.Fields{"name": cfg.Router.Name, "dataplane": "embedded", "pid": os.Getpid()}).Info("router is running")
+	debug.FreeOSMemory() // start-up makes several times the garbage of the idle hours that follow
+	select {
+	case <-ctx.Done():
+		r.log.Info("stopping")
+		return nil
+	case err := <-r.ending:
+		r.log.Info("stopping on request")
+		return err
+	case err := <-r.stages.failed:
+		return err
+	}
+}
+
+func (r *router) subsystem(name string) *logrus.Entry { return r.logger.WithField("subsystem", name) }
+
+// file is the path of a file in the router's folder.
+func (r *router) file(name string) string { return filepath.Join(r.claim.Dir, name) }
+
+// build makes the parts; nothing runs yet.
+func (r *router) build() error {
+	var err error
+	cfg := r.config.Load()
+	if r.plane, err = minivpp.New(minivpp.Config{
+		APISocket:   r.file("api.sock"),
+		StatsSocket: r.file("stats.sock"),
+		CLISocket:   r.file("cli.sock"),
+		RuntimeDir:  r.claim.Dir,
+		Log:         r.subsystem("minivpp"),
+	}); err != nil {
+		return err
+	}
+	r.agent = vppagent.New(vppagent.Options{
+		Socket: r.file("api.sock"), StatsSocket: r.file("stats.sock"),
+		Config: agentConfig(cfg, r.claim.Dir), Log: r.subsystem("vppagent"),
+	})
+	r.syncer = fib.NewSyncer(fib.Options{Target: r.agent, Log: r.subsystem("fib")})
+	r.direct = r.syncer.Feed("direct", preferDirect)
+	r.static = r.syncer.Feed("static", preferStatic)
+	bgpFeed := r.syncer.Feed("bgp", preferBGP)
+	r.prober = hoststack.NewProber(r.plane, r.agent)
+	r.links = newLinks(r.stages, r.subsystem("wg"))
+	if cfg.Router.AS == 0 {
+		bgpFeed.Complete()
+		return nil
+	}
+	r.speaker, err = bgp.New(bgp.Options{
+		Config: bgpConfig(cfg), Stack: hoststack.New(r.plane, r.agent), Feed: bgpFeed, Log: r.subsystem("bgp"),
+	})
+	return err
+}
+
+// start runs the parts, each after what it depends on.
+func (r *router) start(ctx context.Context) error {
+	r.stages.start("dataplane", r.plane.Run)
+	select {
+	case <-r.plane.Ready():
+	case err := <-r.stages.failed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(startTimeout):
+		return fmt.Errorf("dataplane did not open %s within %s", r.file("api.sock"), startTimeout)
+	}
+	r.agent.Watch(r.dataplaneChanged)
+	r.stages.start("vppagent", r.agent.Run)
+	r.stages.start("fib", r.syncer.Run)
+	cfg := r.config.Load()
+	r.static.Replace(staticRoutes(cfg))
+	r.static.Complete()
+	if err := r.links.apply(cfg, r.claim.Dir); err != nil {
+		return err
+	}
+	// Sessions that are dialled before their interface exists only fail and wait; so it is worth a moment.
+	setup, done := context.WithTimeout(ctx, setupTimeout)
+	defer done()
+	if err := r.agent.WaitConfigured(setup); err != nil && ctx.Err() == nil {
+		r.log.WithError(err).Warn("the dataplane does not hold the whole configuration yet; see rlr show interfaces")
+	}
+	r.updateConnected()
+	r.direct.Complete()
+	if r.speaker != nil {
+		r.stages.start("bgp", r.speaker.Run)
+	}
+	control, err := ctl.NewServer(r.claim, version, r.handlers(), r.subsystem("control"))
+	if err != nil {
+		return err
+	}
+	r.stages.start("control", control.Run)
+	return nil
+}
+
+// dataplaneChanged follows vppagent. What it says is a hint; the answer is always to look again.
+func (r *router) dataplaneChanged(c vppagent.Change) {
+	switch c.Kind {
+	case vppagent.Attached, vppagent.RoutesChanged:
+		r.syncer.Invalidate()
+	case vppagent.Detached:
+		return // nothing to look at; Attached follows
+	}
+	r.updateConnected()
+	r.syncer.InterfacesChanged()
+}
+
+// updateConnected gives the connected routes of the moment to those who use them.
+func (r *router) updateConnected() {
+	connected := r.agent.Connected()
+	r.direct.Replace(connected)
+	if r.speaker == nil {
+		return
+	}
+	if err := r.speaker.Originate(origins(r.config.Load(), connected)); err != nil {
+		r.log.WithError(err).Error("BGP does not take our own routes")
+	}
+}
+
+// end makes runRouter return; the first reason counts.
+func (r *router) end(reason error) {
+	select {
+	case r.ending <- reason:
+	default:
+	}
+}
