@@ -3,7 +3,6 @@ package bgp
 import (
 	"context"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -84,8 +83,8 @@ const (
 	restartEvery = 10 * time.Second
 	// probePoll is how often a session that has to prove itself is looked at.
 	probePoll = 100 * time.Millisecond
-	// giveRetry is when a session is offered to GoBGP again if nothing was heard from it.
-	giveRetry = 5 * time.Second
+	// giveRetry is when a session is offered to GoBGP again if nothing was heard from it; longer than it stays idle.
+	giveRetry = 8 * time.Second
 )
 
 func newPeer(cfg Neighbor, id netip.Addr, local localSpeaker, stack hoststack.Stack, log *logrus.Entry) *peer {
@@ -342,134 +341,6 @@ func (p *peer) forget(w *wire) {
 	}
 }
 
-// --- collisions
-
-// decide chooses the wire that GoBGP reads from, once it is known which (RFC 4271 §6.8).
-func (p *peer) decide(now time.Time) {
-	if !p.sessTaken {
-		return // GoBGP may still refuse: then nothing was decided
-	}
-	opened := func(w *wire) bool { return w != nil && !w.openedAt.IsZero() }
-	if p.out == nil || p.in == nil {
-		for _, w := range []*wire{p.out, p.in} {
-			if opened(w) {
-				p.choose(w, now)
-			}
-		}
-		return
-	}
-	for _, w := range []*wire{p.out, p.in} {
-		if opened(w) && w.open == nil {
-			p.discard(w, "not an OPEN, and there is another connection")
-			return
-		}
-	}
-	winner, loser := p.out, p.in
-	switch {
-	case opened(p.out):
-		winner, loser = p.rank(p.out.open)
-	case opened(p.in):
-		winner, loser = p.rank(p.in.open)
-	default:
-		return
-	}
-	switch {
-	case opened(winner):
-		p.refuse(loser)
-		p.choose(winner, now)
-	case now.Sub(loser.openedAt) >= collisionGrace:
-		// The winner by the rule has not said a word. A live peer sends its OPEN at once, so it is as good as dead.
-		p.refuse(winner)
-		p.choose(loser, now)
-	}
-}
-
-// rank orders out and in by the rule: the connection made by the speaker with the higher identifier wins.
-func (p *peer) rank(peer *openInfo) (winner, loser *wire) {
-	if dominates(p.local.id, p.local.as, *peer) {
-		return p.out, p.in
-	}
-	return p.in, p.out
-}
-
-func (p *peer) choose(w *wire, now time.Time) {
-	p.stopDial()
-	p.sessWire = w
-	p.confirmBy = now.Add(openWait)
-	p.status.opened(w, p.sess)
-	p.sess.choose(w)
-	p.out, p.in = nil, nil
-}
-
-// resolveLate deals with a connection that the peer makes while there is a chosen one.
-func (p *peer) resolveLate(now time.Time) {
-	if p.sess == nil || p.sessWire == nil || p.in == nil || p.closing {
-		return
-	}
-	if !p.sess.confirmed.Load() {
-		p.resolveOpenConfirm()
-		return
-	}
-	// RFC 4271 §6.8 closes the new connection. But a peer that lost its session without a word connects anew and would be
-	// turned away until our hold timer ends. So the old session must prove itself: its peer answers a KEEPALIVE with a reset
-	// if it has forgotten the connection, and with messages of its own if not.
-	switch {
-	case p.probed != p.in:
-		p.probed, p.proveFrom = p.in, now.Add(proofDelay)
-		s := p.sess
-		p.work.Go(s.probe) // in a goroutine: a full send buffer may hold it up
-	case !p.proveFrom.IsZero():
-		if !now.Before(p.proveFrom) {
-			p.proveFrom, p.seen = time.Time{}, p.sess.messages.Load()
-		}
-	case p.sess.messages.Load() != p.seen:
-		p.refuse(p.in)
-		p.probed = nil
-	}
-}
-
-func (p *peer) resolveOpenConfirm() {
-	old := p.sessWire
-	switch {
-	case old.dialed && dominates(p.local.id, p.local.as, *old.openOrZero()):
-		p.refuse(p.in)
-	case p.in.open != nil:
-		// The peer's identifier is the higher one, or the older connection was the peer's too: the new one stays.
-		in := p.in
-		if !p.sess.swap(in) {
-			p.sess.cease(ceaseCollision, nil, causeQuiet) // the new one waits until GoBGP wants a session again
-			return
-		}
-		p.in, p.sessWire = nil, in
-		p.log.WithField("dialed", old.dialed).Debug("connection lost a collision")
-		old.refuse(bgp.BGP_ERROR_CEASE, ceaseCollision, nil)
-		p.status.opened(in, p.sess)
-	}
-}
-
-func (w *wire) openOrZero() *openInfo {
-	if w.open == nil {
-		return &openInfo{}
-	}
-	return w.open
-}
-
-// watchConfirm ends a session whose peer does not answer our OPEN with a KEEPALIVE: GoBGP would wait for ever.
-func (p *peer) watchConfirm(now time.Time) {
-	if p.confirmBy.IsZero() || p.sess == nil {
-		return
-	}
-	if p.sess.confirmed.Load() {
-		p.confirmBy = time.Time{}
-		return
-	}
-	if now.After(p.confirmBy) {
-		p.confirmBy = time.Time{}
-		p.sess.setCause("no KEEPALIVE from the peer within " + openWait.String())
-		p.sess.hangUp()
-	}
-}
-
 // --- GoBGP
 
 // offer gives GoBGP a session when there is a connection and GoBGP wants one.
@@ -577,68 +448,6 @@ func (p *peer) fsmChanged(state bgp.FSMState, caps []bgp.ParameterCapabilityInte
 	})
 }
 
-// --- dialing
-
-func (p *peer) wantsDial() bool {
-	return !p.config().Passive && !p.closing && p.sessWire == nil && p.in == nil && p.out == nil
-}
-
-// dial starts an attempt when it is time. An attempt lasts until the next one begins, which cancels it: a SYN that a silent
-// tunnel has eaten is repeated by TCP ever more slowly, and a new attempt sends a fresh one.
-func (p *peer) dial(now time.Time) {
-	if !p.wantsDial() || now.Before(p.dialAt) {
-		return
-	}
-	if p.dialing != nil {
-		p.stopDial()
-		p.status.connectFailed(textTimeout)
-	}
-	// RFC 4271 §10: the interval times a random value between 0.75 and 1.0.
-	interval := time.Duration(float64(p.config().ConnectRetry) * (0.75 + rand.Float64()/4))
-	p.dialAt = now.Add(interval)
-	ctx, cancel := context.WithTimeout(p.ctx, interval)
-	p.dialing = cancel
-	p.dialID++
-	id := p.dialID
-	p.work.Add(1)
-	go func() {
-		defer p.work.Done()
-		conn, err := p.stack.Dial(ctx, hoststack.Endpoints{
-			Table:     p.config().Table,
-			Interface: p.config().Address.Zone(),
-			Local:     localPort(p.config().LocalAddress),
-			Remote:    netip.AddrPortFrom(p.config().Address, bgp.BGP_PORT),
-		})
-		if !p.post(func() { p.dialed(id, conn, err) }) && err == nil {
-			_ = conn.Close()
-		}
-	}()
-}
-
-func localPort(a netip.Addr) netip.AddrPort {
-	if !a.IsValid() {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(a, 0)
-}
-
-func (p *peer) dialed(id int, conn net.Conn, err error) {
-	current := id == p.dialID && p.dialing != nil
-	if current {
-		p.stopDial()
-	}
-	switch {
-	case err != nil && current:
-		p.status.connectFailed(dialErrorText(err))
-	case err != nil:
-	case !current || p.closing || p.ctx.Err() != nil || p.sessWire != nil || p.out != nil:
-		_ = conn.Close()
-	default:
-		p.log.Debug("connected")
-		p.adopt(newWire(conn, true))
-	}
-}
-
 // updateState works out what RFC 4271 §8.2.2 calls the state. GoBGP cannot say: to it every neighbour is passive, and a session
 // is open before there is a choice of connections.
 func (p *peer) updateState() {
@@ -659,12 +468,5 @@ func (p *peer) updateState() {
 	}
 	if old := p.status.setState(state); state != old && state == Established {
 		p.log.Info("BGP session established")
-	}
-}
-
-func (p *peer) stopDial() {
-	if p.dialing != nil {
-		p.dialing()
-		p.dialing = nil
 	}
 }

@@ -351,7 +351,9 @@ func garbage(t *testing.T, r1 *testRouter, node *hoststacktest.Node, i int) {
 	huge := message(bgp.BGP_MSG_UPDATE, nil)
 	huge[16], huge[17] = 0xff, 0xff
 	for k, b := range [][]byte{
-		{}, {0}, []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), keepalive, huge, message(bgp.BGP_MSG_OPEN, nil), message(bgp.BGP_MSG_OPEN, make([]byte, 9)),
+		{},
+		{0},
+		[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), keepalive, huge, message(bgp.BGP_MSG_OPEN, nil), message(bgp.BGP_MSG_OPEN, make([]byte, 9)),
 		message(bgp.BGP_MSG_NOTIFICATION, nil), message(bgp.BGP_MSG_NOTIFICATION, []byte{6, 2, 200, 'x'}), message(77, nil), open[:20], mutate(open), mutate(open),
 	} {
 		p := dial()

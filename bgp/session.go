@@ -109,13 +109,6 @@ func (s *session) choose(w *wire) {
 	close(s.ready)
 }
 
-// taken reports whether GoBGP has the session: it wrote its OPEN.
-func (s *session) taken() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.open != nil
-}
-
 // swap makes w the wire in place of the chosen one, behind GoBGP's back: GoBGP has the peer's OPEN and waits for the KEEPALIVE.
 // It reports false if that cannot be: the peer's OPEN is not the same on both, or something else came after it.
 func (s *session) swap(w *wire) bool {

@@ -51,9 +51,11 @@ func (f *Feed) Name() string { return f.name }
 // unmapped; a route with an invalid prefix is left out. The routes' NextHops are not kept.
 func (f *Feed) Update(routes ...Route) uint64 {
 	s := f.s
+	rev := uint64(0)
 	for part := range slices.Chunk(routes, lockChunk) {
 		s.mu.Lock()
 		s.rev++
+		rev = s.rev
 		for i := range part {
 			if k, ok := makeKey(part[i].Table, part[i].Prefix); ok {
 				f.listLocked(k)
@@ -63,15 +65,17 @@ func (f *Feed) Update(routes ...Route) uint64 {
 		s.mu.Unlock()
 	}
 	s.kick()
-	return s.Revision()
+	return rev
 }
 
 // Withdraw removes the feed's routes. Keys that it has none for are nothing.
 func (f *Feed) Withdraw(keys ...Key) uint64 {
 	s := f.s
+	rev := uint64(0)
 	for part := range slices.Chunk(keys, lockChunk) {
 		s.mu.Lock()
 		s.rev++
+		rev = s.rev
 		for i := range part {
 			if k, ok := makeKey(part[i].Table, part[i].Prefix); ok {
 				s.putLocked(f, k, nil)
@@ -80,7 +84,7 @@ func (f *Feed) Withdraw(keys ...Key) uint64 {
 		s.mu.Unlock()
 	}
 	s.kick()
-	return s.Revision()
+	return rev
 }
 
 // Replace makes routes all that the feed has: others are withdrawn, equal ones untouched. Of several for one key the last
@@ -112,9 +116,10 @@ func (f *Feed) Replace(routes []Route) uint64 {
 	if f.listed = keep; len(keep) > maxListed {
 		f.listed = nil
 	}
+	rev := s.rev
 	s.mu.Unlock()
 	s.kick()
-	return s.Revision()
+	return rev
 }
 
 func (f *Feed) listLocked(k key) {

@@ -58,7 +58,7 @@ type Syncer struct {
 	resolveAsked        bool // look all next hops up again: connected routes changed
 	scanAsked           bool // look at all keys again: next hops moved, or all feeds are complete
 	round               uint32
-	complete            bool // all feeds are
+	complete            bool // all feeds are; false while there is none
 
 	troubles map[key]*trouble
 	retries  retryHeap
@@ -95,7 +95,7 @@ func NewSyncer(opt Options) *Syncer {
 	return &Syncer{
 		opt: opt, log: opt.Log,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}), progress: make(chan struct{}),
-		entries: make(map[key]*entry), dumpAsked: 1, complete: true,
+		entries: make(map[key]*entry), dumpAsked: 1,
 		troubles:  make(map[key]*trouble),
 		connected: make(map[key]string), resolved: make(map[lookup]*action),
 		actions: make(map[string]*action),

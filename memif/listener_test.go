@@ -76,6 +76,12 @@ func TestMastersShareASocket(t *testing.T) {
 	if err := i.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "already has an interface with id 2") {
 		t.Errorf("second master with one id: %v", err)
 	}
+	select {
+	case <-i.Ready():
+		t.Error("ready in spite of the failure")
+	default:
+	}
+	<-two.Ready()
 	one.close()
 	sOne.waitLink(false)
 	if !two.Up() {

@@ -94,6 +94,7 @@ type Interface struct {
 	stats   counters
 
 	incoming chan *candidate // master: connections that asked for this interface
+	ready    chan struct{}   // see Ready
 	done     chan struct{}   // closed when Run has ended
 
 	mu        sync.Mutex
@@ -151,6 +152,7 @@ func New(cfg Config) (*Interface, error) {
 		log:      cfg.Log.WithFields(logrus.Fields{"memif": cfg.Socket, "id": cfg.ID}),
 		log2Ring: uint8(bits.TrailingZeros(uint(cfg.RingSize))),
 		incoming: make(chan *candidate),
+		ready:    make(chan struct{}),
 		done:     make(chan struct{}),
 	}
 	i.state.Store(&state{changed: make(chan struct{})})
@@ -203,6 +205,10 @@ func (i *Interface) Run(ctx context.Context) error {
 	}
 	return i.runMaster(ctx)
 }
+
+// Ready is closed when Run has begun well: a master listens, a slave tries to connect. It is never closed when Run fails
+// at once.
+func (i *Interface) Ready() <-chan struct{} { return i.ready }
 
 // Up says whether there is a peer.
 func (i *Interface) Up() bool { return i.state.Load().sess != nil }
@@ -323,6 +329,7 @@ func (i *Interface) runSlave(ctx context.Context) error {
 	pause := retryFirst
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	close(i.ready)
 	for {
 		select {
 		case <-ctx.Done():
@@ -367,6 +374,7 @@ func (i *Interface) runMaster(ctx context.Context) error {
 		return fmt.Errorf("memif %q: %w", i.cfg.Name, err)
 	}
 	defer listeners.leave(l, i)
+	close(i.ready)
 	for {
 		select {
 		case <-ctx.Done():

@@ -102,7 +102,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// waitListener waits until somebody accepts at the path: the file is there a little before.
+// waitListener waits until somebody accepts at the path, for peers that are not Interfaces.
 func waitListener(t testing.TB, sock string) {
 	t.Helper()
 	eventually(t, "listener at "+sock, func() bool {

@@ -41,7 +41,7 @@ type ChangeKind uint8
 // Kinds of Change. Each is to be answered as it says, in the callback or later.
 const (
 	Attached          ChangeKind = iota // connected and configured: what the dataplane holds must be read anew (fib.Syncer.Invalidate)
-	Detached                            // the connection ended; every sw_if_index is void if the dataplane is new afterwards
+	Detached                            // the connection ended; what there is to do, Attached will tell
 	InterfacesChanged                   // interfaces came, went, or changed state or addresses (Connected, fib.Syncer.InterfacesChanged)
 	RoutesChanged                       // routes of ours were removed with an interface or table (fib.Syncer.Invalidate)
 )
@@ -203,7 +203,8 @@ func (a *Agent) detached(err error) {
 	a.status.Connected, a.status.Err = false, err
 	clear(a.byName)
 	clear(a.byIndex)
-	clear(a.links)
+	// links stay: a dataplane that has lost only our connection goes on forwarding, and what it is not connected to any more
+	// shows when it is attached again.
 	if c := a.cleaning; c != nil {
 		a.cleaning = nil
 		c.done <- fmt.Errorf("%w: %w", fib.ErrDisconnected, err)
@@ -219,7 +220,6 @@ func (a *Agent) detached(err error) {
 	}
 	if was {
 		a.notify(Change{Kind: Detached, Err: err})
-		a.notify(Change{Kind: InterfacesChanged})
 	}
 }
 

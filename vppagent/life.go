@@ -135,8 +135,18 @@ func (l *life) eventful(ctx context.Context) error {
 		return l.reconcile(ctx)
 	}
 	l.setAdaptive(ctx, now)
-	l.a.notify(Change{Kind: InterfacesChanged})
+	l.notify(InterfacesChanged)
 	return nil
+}
+
+// notify tells the watchers; before the life is in use they need not know, as Attached will tell them to look at everything.
+func (l *life) notify(kind ChangeKind) {
+	l.a.mu.Lock()
+	used := l.a.life == l
+	l.a.mu.Unlock()
+	if used {
+		l.a.notify(Change{Kind: kind})
+	}
 }
 
 // backoff is when an interface that failed is tried again.

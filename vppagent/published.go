@@ -126,7 +126,8 @@ func (a *Agent) InterfaceName(swIfIndex uint32) (name string, ok bool) {
 }
 
 // Connected returns a route for each address of interfaces that are up, with its subnet, as the dataplane makes them itself.
-// Link-local subnets, which are on every interface, are not among them. A loopback is up when it is enabled.
+// Link-local subnets, which are on every interface, are not among them. A loopback is up when it is enabled. Without a
+// connection to the dataplane they are those of the latest look.
 func (a *Agent) Connected() []fib.Route {
 	a.mu.Lock()
 	defer a.mu.Unlock()

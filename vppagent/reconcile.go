@@ -77,7 +77,7 @@ func (l *life) reconcile(ctx context.Context) error {
 	changed := l.a.publish(p, rev)
 	l.setAdaptive(ctx, w.interfaces)
 	if changed {
-		l.a.notify(Change{Kind: InterfacesChanged})
+		l.notify(InterfacesChanged)
 	}
 	return nil
 }

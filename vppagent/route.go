@@ -258,6 +258,6 @@ func (l *life) purgeLocked(ctx context.Context, match func(*ip.IPRouteV2) bool) 
 	l.dumped.Store(false)
 	err = l.s.pipeline(ctx, len(doomed), window, func(n int) api.Message { return doomed[n] }, func(int, []byte) {})
 	l.log.WithField("routes", len(doomed)).Info("routes removed with what they used")
-	l.a.notify(Change{Kind: RoutesChanged})
+	l.notify(RoutesChanged)
 	return err
 }

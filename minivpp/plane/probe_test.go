@@ -44,7 +44,7 @@ func TestPing(t *testing.T) {
 		n := 0
 		res, err := a.Ping(testContext(t), PingRequest{Interface: tt.idx, Dst: mustAddr(tt.dst), Count: 3, Interval: time.Millisecond, Size: tt.size},
 			func(r PingReply) {
-				if !r.Reply || r.From.String() != tt.dst || r.TTL != tt.ttl || r.Seq != n || r.RTT <= 0 {
+				if !r.Reply || r.From.String() != tt.dst || r.TTL != tt.ttl || r.Seq >= 3 || r.RTT <= 0 { // the first ones may be reordered by resolution
 					t.Errorf("%s: %+v", tt.dst, r)
 				}
 				n++
