@@ -203,7 +203,6 @@ func (r *running) addLocked(p *peer) error {
 		Transport: &api.Transport{PassiveMode: true, LocalAddress: anyAddr.String()},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: uint64(n.HoldTime.Seconds()), KeepaliveInterval: max(uint64(n.HoldTime.Seconds())/3, 1), // RFC 4271 §4.4
-			IdleHoldTimeAfterReset: idleAfterReset,
 		}},
 		RouteReflector: &api.RouteReflector{RouteReflectorClient: n.RouteReflectorClient},
 		EbgpMultihop:   &api.EbgpMultihop{Enabled: n.Multihop && n.AS != p.local.as},
@@ -332,11 +331,8 @@ func (s *Speaker) Reset(name string, kind ResetKind) error {
 		case ResetSoftOut:
 			return s.softReset(r, p, api.ResetPeerRequest_DIRECTION_OUT)
 		}
-		if !p.status.established() {
-			p.retry() // GoBGP would keep its NOTIFICATION for the next session
-			return nil
-		}
-		return r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String()})
+		p.reset() // not GoBGP's: it would keep its NOTIFICATION for the next session where there is none
+		return nil
 	})
 }
 

@@ -31,6 +31,7 @@ const (
 const (
 	ceaseShutdown     = bgp.BGP_ERROR_SUB_ADMINISTRATIVE_SHUTDOWN
 	ceaseDeconfigured = bgp.BGP_ERROR_SUB_PEER_DECONFIGURED
+	ceaseReset        = bgp.BGP_ERROR_SUB_ADMINISTRATIVE_RESET
 	ceaseRejected     = bgp.BGP_ERROR_SUB_CONNECTION_REJECTED
 	ceaseConfigChange = bgp.BGP_ERROR_SUB_OTHER_CONFIGURATION_CHANGE
 	ceaseCollision    = bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION

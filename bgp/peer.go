@@ -201,6 +201,18 @@ func (p *peer) retry() {
 	p.post(func() { p.dialAt, p.giveAt = time.Time{}, time.Time{} })
 }
 
+// reset ends the session that there is; the next one begins at once.
+func (p *peer) reset() {
+	p.post(func() {
+		if p.sess == nil || p.closing {
+			return
+		}
+		p.sess.cease(ceaseReset, nil, "Cease: Administrative Reset (sent)")
+		p.restarted = time.Time{}
+	})
+	p.retry()
+}
+
 // step brings the connections nearer to one established session and returns when to look again.
 func (p *peer) step(now time.Time) time.Duration {
 	p.dropFailed()
@@ -403,6 +415,9 @@ func (p *peer) sessionOver(s *session, taken bool, cause string) {
 	}
 	if chosen && cause == "" {
 		cause = "ended after an unexpected message from the peer"
+	}
+	if s.confirmed.Load() {
+		p.status.flapped()
 	}
 	if cause != "" && cause != causeQuiet {
 		p.status.sessionFailed(cause)

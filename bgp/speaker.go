@@ -80,8 +80,6 @@ const (
 	shutdownWait = 2 * time.Second
 	// quietTime without a route is taken for the end of a neighbour's first routes.
 	quietTime = 3 * time.Second
-	// idleAfterReset is how many seconds GoBGP stays idle after a reset; its smallest value.
-	idleAfterReset = 1
 )
 
 // New checks the configuration and that this GoBGP takes connections from us. It starts nothing.

@@ -98,20 +98,11 @@ func (st *peerStatus) setState(s State) State {
 	if old == s {
 		return old
 	}
-	if old == Established {
-		st.flaps++
-	}
 	if s == Established {
 		st.connectError = ""
 	}
 	st.state, st.since = s, time.Now()
 	return old
-}
-
-func (st *peerStatus) established() bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.state == Established
 }
 
 func (st *peerStatus) fsmState() bgp.FSMState {
@@ -176,6 +167,12 @@ func (st *peerStatus) sessionFailed(text string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.lastError, st.lastErrorAt, st.connectError = text, time.Now(), ""
+}
+
+func (st *peerStatus) flapped() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.flaps++
 }
 
 func (st *peerStatus) setDisabled(v bool) {
