@@ -18,7 +18,7 @@ import (
 
 // Apply makes c the configuration. Sessions of neighbours that did not change, or changed only in what needs no new session
 // (name, policies, next-hop-self, passive, connect retry), go on. A configuration that is refused changes nothing: all errors
-// of its check are joined, and a change of AS, router id or multipath is ErrNeedsRestart.
+// of its check are joined, and a change of AS, router id, cluster id or multipath is ErrNeedsRestart.
 func (s *Speaker) Apply(c Config) error {
 	c, err := c.check()
 	if err != nil {
@@ -32,6 +32,8 @@ func (s *Speaker) Apply(c Config) error {
 		return fmt.Errorf("bgp: change of AS from %d to %d: %w", old.AS, c.AS, ErrNeedsRestart)
 	case c.RouterID != old.RouterID:
 		return fmt.Errorf("bgp: change of router id from %s to %s: %w", old.RouterID, c.RouterID, ErrNeedsRestart)
+	case c.ClusterID != old.ClusterID:
+		return fmt.Errorf("bgp: change of cluster id from %s to %s: %w", old.ClusterID, c.ClusterID, ErrNeedsRestart)
 	case max(c.Multipath, 1) != max(old.Multipath, 1):
 		return fmt.Errorf("bgp: change of multipath from %d to %d: %w", old.Multipath, c.Multipath, ErrNeedsRestart)
 	}
@@ -122,10 +124,10 @@ func (s *Speaker) applySoft(r *running, p *peer, d changeSet) error {
 	}
 	var errs []error
 	if d.in[addr] {
-		errs = append(errs, s.softReset(r, p, api.ResetPeerRequest_DIRECTION_IN))
+		errs = append(errs, r.softReset(p, api.ResetPeerRequest_DIRECTION_IN))
 	}
 	if d.out[addr] {
-		errs = append(errs, s.softReset(r, p, api.ResetPeerRequest_DIRECTION_OUT))
+		errs = append(errs, r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT))
 	}
 	return errors.Join(errs...)
 }
@@ -204,8 +206,10 @@ func (r *running) addLocked(p *peer) error {
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: uint64(n.HoldTime.Seconds()), KeepaliveInterval: max(uint64(n.HoldTime.Seconds())/3, 1), // RFC 4271 §4.4
 		}},
-		RouteReflector: &api.RouteReflector{RouteReflectorClient: n.RouteReflectorClient},
-		EbgpMultihop:   &api.EbgpMultihop{Enabled: n.Multihop && n.AS != p.local.as},
+		RouteReflector: &api.RouteReflector{
+			RouteReflectorClient: n.RouteReflectorClient, RouteReflectorClusterId: p.local.cluster.String(),
+		},
+		EbgpMultihop: &api.EbgpMultihop{Enabled: n.Multihop && n.AS != p.local.as},
 	}
 	for _, f := range n.Families {
 		family := &api.Family{Afi: api.Family_Afi(f.wire().Afi()), Safi: api.Family_Safi(f.wire().Safi())}
@@ -241,9 +245,7 @@ func (s *Speaker) removePeers(gone, changed []netip.Addr) error {
 	var errs []error
 	for _, p := range peers {
 		if r != nil {
-			if !p.status.isDisabled() {
-				errs = append(errs, r.delete(p))
-			}
+			errs = append(errs, r.delete(p))
 			r.peers[p]()
 			delete(r.peers, p)
 		}
@@ -264,6 +266,9 @@ func (r *running) delete(p *peer) error {
 }
 
 func (r *running) deleteLocked(p *peer) error {
+	if !p.known {
+		return nil
+	}
 	p.known = false
 	if err := r.gobgp.DeletePeer(r.ctx, &api.DeletePeerRequest{Address: p.id.String()}); err != nil {
 		return fmt.Errorf("delete neighbor %s: %w", p.config().Name, err)
@@ -325,19 +330,21 @@ func (s *Speaker) Reset(name string, kind ResetKind) error {
 		}
 		switch kind {
 		case ResetSoft:
-			return s.softReset(r, p, api.ResetPeerRequest_DIRECTION_BOTH)
+			return r.softReset(p, api.ResetPeerRequest_DIRECTION_BOTH)
 		case ResetSoftIn:
-			return s.softReset(r, p, api.ResetPeerRequest_DIRECTION_IN)
+			return r.softReset(p, api.ResetPeerRequest_DIRECTION_IN)
 		case ResetSoftOut:
-			return s.softReset(r, p, api.ResetPeerRequest_DIRECTION_OUT)
+			return r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT)
 		}
 		p.reset() // not GoBGP's: it would keep its NOTIFICATION for the next session where there is none
 		return nil
 	})
 }
 
-func (s *Speaker) softReset(r *running, p *peer, d api.ResetPeerRequest_Direction) error {
-	if p.status.isDisabled() {
+func (r *running) softReset(p *peer, d api.ResetPeerRequest_Direction) error {
+	r.peerMu.Lock()
+	defer r.peerMu.Unlock()
+	if !p.known {
 		return nil
 	}
 	err := r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String(), Soft: true, Direction: d})

@@ -61,7 +61,7 @@ func TestApply(t *testing.T) {
 	if err := r1.Apply(bad); err == nil || !strings.Contains(err.Error(), "AS 0") {
 		t.Errorf("AS 0: %v", err)
 	}
-	for _, change := range []func(*Config){func(c *Config) { c.AS = 1 }, func(c *Config) { c.RouterID = a("1.1.1.1") }, func(c *Config) { c.Multipath = 8 }} {
+	for _, change := range []func(*Config){func(c *Config) { c.AS = 1 }, func(c *Config) { c.RouterID = a("1.1.1.1") }, func(c *Config) { c.Multipath = 8 }, func(c *Config) { c.ClusterID = a("9.9.9.9") }} {
 		c := c1
 		change(&c)
 		if err := r1.Apply(c); !errors.Is(err, ErrNeedsRestart) {

@@ -87,6 +87,7 @@ const (
 type Config struct {
 	AS          uint32
 	RouterID    netip.Addr // an IPv4 address (RFC 6286: any value but 0)
+	ClusterID   netip.Addr // of a route reflector (RFC 4456 §7), an IPv4 address; invalid: the router id
 	Neighbors   []Neighbor
 	Multipath   int           // most next hops of a route; 0 and 1 mean one
 	EBGPDefault Policy        // of an eBGP neighbour that has no import or export: PolicyNone is RFC 8212; PolicyDefault means all
@@ -120,7 +121,7 @@ type Neighbor struct {
 
 // Errors of Apply.
 var (
-	// ErrNeedsRestart is in the error for a change that only a new Speaker can make: AS, router id, multipath.
+	// ErrNeedsRestart is in the error for a change that only a new Speaker can make: AS, router id, cluster id, multipath.
 	ErrNeedsRestart = errors.New("needs a restart")
 	// ErrNoNeighbor is in the error for a name that no neighbour has.
 	ErrNoNeighbor = errors.New("no such neighbor")
@@ -148,6 +149,12 @@ func (c Config) check() (Config, error) {
 	}
 	if c.RouterID = c.RouterID.Unmap(); !c.RouterID.Is4() || c.RouterID.IsUnspecified() {
 		fail("router id %s is not an IPv4 address other than 0.0.0.0 (RFC 6286)", c.RouterID)
+	}
+	if !c.ClusterID.IsValid() {
+		c.ClusterID = c.RouterID
+	}
+	if c.ClusterID = c.ClusterID.Unmap(); !c.ClusterID.Is4() || c.ClusterID.IsUnspecified() {
+		fail("cluster id %s is not an IPv4 address other than 0.0.0.0", c.ClusterID)
 	}
 	if c.Multipath < 0 || c.Multipath > 64 {
 		fail("multipath %d is not between 0 and 64", c.Multipath)

@@ -16,6 +16,18 @@ import (
 
 // This file is what an operator asks: sessions and paths.
 
+// Established returns how many of the configured neighbours have an established session. It is cheap.
+func (s *Speaker) Established() (established, total int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, p := range s.peers {
+		if p.status.snapshot(*p.config()).State == Established {
+			established++
+		}
+	}
+	return established, len(s.peers)
+}
+
 // Sessions returns the state of every configured neighbour, in the configuration's order. Counting what is announced costs
 // time in proportion to the table: it is for people, not for polling.
 func (s *Speaker) Sessions() []Session {

@@ -69,8 +69,9 @@ type gobgpSide interface {
 
 // localSpeaker is what a peer must know of us.
 type localSpeaker struct {
-	as uint32
-	id netip.Addr
+	as      uint32
+	id      netip.Addr
+	cluster netip.Addr // cluster id (RFC 4456)
 }
 
 const (

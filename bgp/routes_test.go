@@ -143,6 +143,9 @@ func TestRouteReflector(t *testing.T) {
 	}
 	r1.wantFeed("10.3.0.0/24 via 10.0.23.3")
 	r3.wantFeed("10.1.0.0/24 via 10.0.12.1")
+	if up, total := r2.Established(); up != 2 || total != 2 {
+		t.Errorf("%d of %d established", up, total)
+	}
 	if got, want := r1.session("r2").LastError, "Cease: Other Configuration Change (received)"; got != want {
 		t.Errorf("r1's last error is %q, want %q", got, want)
 	}

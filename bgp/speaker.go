@@ -93,7 +93,7 @@ func New(o Options) (*Speaker, error) {
 	}
 	s := &Speaker{
 		stack: o.Stack, log: o.Log,
-		local: localSpeaker{as: cfg.AS, id: cfg.RouterID},
+		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID},
 		ready: make(chan struct{}),
 		cfg:   cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
@@ -192,8 +192,8 @@ func (s *Speaker) stop(r *running) {
 	s.mu.Lock()
 	s.running = nil
 	s.mu.Unlock()
-	r.gobgp.Stop()
 	r.cancel()
+	r.gobgp.Stop()
 	for _, stop := range r.peers {
 		stop()
 	}

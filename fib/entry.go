@@ -104,7 +104,6 @@ type entry struct {
 	round    uint32      // the dump that saw it last
 	state    State
 	queued   bool // in Syncer.urgent or Syncer.queue
-	shadowed bool // said the last dump
 	leftover bool // the dataplane held it before anybody wanted it
 }
 

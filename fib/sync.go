@@ -46,6 +46,7 @@ func (s *Syncer) dump(ctx context.Context, want uint64) bool {
 	s.dumps++
 	s.dumpErr = nil
 	s.round++
+	s.shadows = make(map[key]struct{})
 	for i := range held {
 		s.heldLocked(&held[i])
 		if i%lockChunk == lockChunk-1 {
@@ -57,9 +58,9 @@ func (s *Syncer) dump(ctx context.Context, want uint64) bool {
 	s.scanAsked = false
 	s.eachLocked(func(k key, e *entry) {
 		if e.round != s.round {
-			e.have, e.shadowed = nil, false
+			e.have = nil
 		}
-		if s.lookLocked(k, e, true) {
+		if s.lookLocked(k, e, true) && !s.shadowedLocked(k) {
 			differ++
 		} else if e.state == Stale {
 			stale++
@@ -77,17 +78,23 @@ func (s *Syncer) heldLocked(h *Held) {
 		return
 	}
 	e := s.entries[k]
+	if h.Shadowed {
+		s.shadows[k] = struct{}{}
+		if e != nil && e.have != nil { // whether what we wrote is still behind it, nobody can tell: it is written again
+			e.round, e.have = s.round, unknown
+		}
+		return
+	}
 	if e == nil {
 		e = s.entryLocked(k)
 		e.leftover = true
 	}
-	e.round, e.shadowed = s.round, h.Shadowed
-	switch {
-	case !h.Shadowed:
-		e.have = s.internLocked(h.Kind, h.NextHops)
-	case e.have == nil: // else: what we wrote is still there, behind the better source
-		e.have = unknown
-	}
+	e.round, e.have = s.round, s.internLocked(h.Kind, h.NextHops)
+}
+
+func (s *Syncer) shadowedLocked(k key) bool {
+	_, ok := s.shadows[k]
+	return ok
 }
 
 // scanIfAsked looks at every key again.
@@ -133,7 +140,7 @@ func (s *Syncer) settledKeyLocked(k key, e *entry) {
 		s.forgetLocked(k, e)
 	case e.best.feed == nil:
 		s.setStateLocked(e, Stale)
-	case e.best.act.kind == Connected && len(e.rest) > 0, e.shadowed:
+	case e.best.act.kind != Connected && s.shadowedLocked(k), e.best.act.kind == Connected && len(e.rest) > 0:
 		s.setStateLocked(e, Shadowed)
 	default:
 		s.setStateLocked(e, Installed)
@@ -282,7 +289,7 @@ func (s *Syncer) settle(ctx context.Context, jobs []job, results []error) (lost 
 func (s *Syncer) confirmedLocked(j job) {
 	j.e.have = j.want
 	if j.want == nil {
-		j.e.shadowed, j.e.leftover = false, false
+		j.e.leftover = false
 		s.deleted++
 	} else {
 		s.written++

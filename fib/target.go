@@ -16,11 +16,11 @@ var ErrNoInterface = errors.New("interface does not exist")
 // ErrStopped is WaitSynced's answer once Run has returned.
 var ErrStopped = errors.New("fib: syncer has stopped")
 
-// Held is a route of ours that the dataplane holds.
+// Held is a route of ours that the dataplane holds, or a better one of somebody else's.
 type Held struct {
 	Route
-	// Shadowed: another source of the dataplane is better, so the entry forwards as that one says. Kind and NextHops
-	// then mean nothing, as VPP reports only the best source's paths.
+	// Shadowed: another source of the dataplane, which is better than ours, forwards for the key. Kind and NextHops then mean
+	// nothing, and whether there is a route of ours behind it is not known: VPP tells of the best source only.
 	Shadowed bool
 }
 
@@ -32,8 +32,8 @@ type Change struct {
 
 // Target is a dataplane that holds routes. A Syncer calls one method at a time, from one goroutine.
 type Target interface {
-	// Dump returns every route the dataplane holds that is ours, and nobody else's. An interface that the target cannot
-	// name gets a name that no configuration has, so that the route differs from what is wanted.
+	// Dump returns every route the dataplane holds that is ours, and the keys where a better source forwards. An interface
+	// that the target cannot name gets a name that no configuration has, so that the route differs from what is wanted.
 	Dump(ctx context.Context) ([]Held, error)
 
 	// Apply writes changes, many in flight, and returns one result per change. Each key is in a call at most once, and

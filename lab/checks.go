@@ -210,7 +210,7 @@ const (
 	idleSettle  = 1 * time.Second // after the last command
 	idleWindow  = 5 * time.Second
 	idlePercent = 2.0
-	idleBytes   = 64 << 20
+	idleBytes   = 64_000_000
 )
 
 // checkIdle measures a router while nothing asks it and nothing passes it but keepalives. Load, if not nil, runs meanwhile: a
@@ -247,7 +247,7 @@ func (p *play) checkIdle(ctx context.Context, router string, load func(context.C
 	text := fmt.Sprintf("%s: %.2f %% of a core over %.1f s, %.1f MB resident (show status: %.1f MB)",
 		router, cpu, took.Seconds(), float64(after.rss)/1e6, float64(after.ownRSS)/1e6)
 	if cpu >= idlePercent || rss >= idleBytes {
-		return "", fmt.Errorf("%s; under %g %% and %.1f MB is wanted", text, idlePercent, float64(idleBytes)/1e6)
+		return "", fmt.Errorf("%s; under %g %% and %d MB is wanted", text, idlePercent, idleBytes/1_000_000)
 	}
 	return text, nil
 }

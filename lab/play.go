@@ -365,6 +365,7 @@ func (p *play) check(ctx context.Context, name string, f func(ctx context.Contex
 	return c.OK
 }
 
+// metric records a number of the result; metricTexts has its name.
 func (p *play) metric(name string, value float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,7 +75,7 @@ func (p *progress) clearLocked() {
 
 func (p *progress) statusLocked() {
 	if p.screen.Terminal && !p.closed && len(p.active) > 0 {
-		fmt.Fprintf(p.screen.W, "\r\x1b[K%s  ... %s", p.clock(), strings.Join(p.active, ", "))
+		fmt.Fprintf(p.screen.W, "\r\x1b[K%s  ... %.60s", p.clock(), strings.Join(p.active, ", ")) // a line that wraps could not be taken back
 	}
 }
 
@@ -126,21 +125,20 @@ func word(ok, colour bool) string {
 	return text
 }
 
-// metricText says what a metric means and prints its value for people.
-var metricText = map[string]struct {
-	label string
-	text  func(float64) string
+// metricTexts say what metrics mean and print their values for people, in the order of the table.
+var metricTexts = []struct {
+	name, label string
+	text        func(float64) string
 }{
-	"converge_ms":  {"start to all sessions and routes", seconds},
-	"outage_ms":    {"outage of the ping by the cut", seconds},
-	"failover_ms":  {"cut to the route on the other tunnel", seconds},
-	"heal_ms":      {"healing to the first state again", seconds},
-	"rss_bytes":    {"memory of an idle router", func(v float64) string { return fmt.Sprintf("%.1f MB", v/1e6) }},
-	"cpu_percent":  {"CPU of an idle router", func(v float64) string { return fmt.Sprintf("%.2f %% of a core", v) }},
-	"ping_rtt_ms":  {"round trip of a ping", func(v float64) string { return fmt.Sprintf("%.2f ms", v) }},
-	"lab_ms":       {"the whole lab", seconds},
-	"ping_lost":    {"pings lost in the outage", func(v float64) string { return fmt.Sprintf("%.0f", v) }},
-	"status_bytes": {"the same, by show status", func(v float64) string { return fmt.Sprintf("%.1f MB", v/1e6) }},
+	{"converge_ms", "start to all sessions and routes", seconds},
+	{"ping_rtt_ms", "round trip of a ping", func(v float64) string { return fmt.Sprintf("%.2f ms", v) }},
+	{"cpu_percent", "CPU of an idle router", func(v float64) string { return fmt.Sprintf("%.2f %% of a core", v) }},
+	{"rss_bytes", "memory of an idle router", func(v float64) string { return fmt.Sprintf("%.1f MB", v/1e6) }},
+	{"failover_ms", "cut to the route on the other tunnel", seconds},
+	{"outage_ms", "outage of the ping by the cut", seconds},
+	{"ping_lost", "pings lost in the outage", func(v float64) string { return fmt.Sprintf("%.0f", v) }},
+	{"heal_ms", "healing to the first state again", seconds},
+	{"lab_ms", "the whole lab", seconds},
 }
 
 func seconds(ms float64) string { return fmt.Sprintf("%.1f s (%.0f ms)", ms/1000, ms) }
@@ -178,26 +176,17 @@ func tableText(r Result, took time.Duration, colour bool, logs string) string {
 	}
 	b.WriteString("\n")
 	labels := 0
-	for name := range r.Metrics {
-		labels = max(labels, utf8.RuneCountInString(metricLabel(name)))
+	for _, m := range metricTexts {
+		labels = max(labels, utf8.RuneCountInString(m.label))
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.Metrics)) {
-		text := fmt.Sprint(r.Metrics[name])
-		if m, ok := metricText[name]; ok {
-			text = m.text(r.Metrics[name])
+	for _, m := range metricTexts {
+		if v, ok := r.Metrics[m.name]; ok {
+			fmt.Fprintf(&b, "      %-*s  %s\n", labels, m.label, m.text(v))
 		}
-		fmt.Fprintf(&b, "      %-*s  %s\n", labels, metricLabel(name), text)
 	}
 	fmt.Fprintf(&b, "\n%s  %d of %d checks passed in %.1f s\n", word(r.OK, colour), passed, len(r.Checks), took.Seconds())
 	if !r.OK {
 		fmt.Fprintf(&b, "      the routers' logs are in %s\n", logs)
 	}
 	return b.String()
-}
-
-func metricLabel(name string) string {
-	if m, ok := metricText[name]; ok {
-		return m.label
-	}
-	return name
 }

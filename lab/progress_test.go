@@ -23,7 +23,7 @@ func sampleResult() Result {
 			{Name: "sessions", OK: true, Detail: "6 session ends Established"},
 			{Name: "processes-unprivileged", OK: false, Detail: "router3 ended by itself (exit status 1):\nrlr: no dataplane"},
 		},
-		Metrics: map[string]float64{"converge_ms": 3210, "outage_ms": 23456, "rss_bytes": 33e6, "cpu_percent": 0.4, "new_ms": 7},
+		Metrics: map[string]float64{"converge_ms": 3210, "outage_ms": 23456, "rss_bytes": 33e6, "cpu_percent": 0.4},
 	}
 }
 

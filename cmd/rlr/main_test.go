@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"rlr": main})
+}
+
+// TestScript plays testdata/script: what an operator types, and what must come of it.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			// The scripts' own directories are too long for unix sockets.
+			dir, err := os.MkdirTemp("", "rlr")
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { _ = os.RemoveAll(dir) })
+			env.Setenv("RLR_RUNTIME_DIR", filepath.Join(dir, "r"))
+			env.Setenv("TMPDIR", dir)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until, "private": private, "edit": edit},
+	})
+}
+
+// until runs a command again and again until its output matches: until PATTERN COMMAND [ARG …].
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 || neg {
+		ts.Fatalf("usage: until PATTERN COMMAND [ARG]...")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		cmd := exec.Command(args[1], args[2:]...)
+		path, err := lookPath(ts.Getenv("PATH"), args[1])
+		ts.Check(err)
+		cmd.Path, cmd.Err = path, nil
+		cmd.Dir = ts.MkAbs(".")
+		cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "RLR_RUNTIME_DIR=" + ts.Getenv("RLR_RUNTIME_DIR")}
+		out, _ := cmd.CombinedOutput()
+		if re.Match(out) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no %q in the output of %v:\n%s", args[0], args[1:], out)
+		}
+		<-tick.C
+	}
+}
+
+func lookPath(path, name string) (string, error) {
+	for _, dir := range filepath.SplitList(path) {
+		p := filepath.Join(dir, name)
+		if st, err := os.Stat(p); err == nil && !st.IsDir() && st.Mode()&0o111 != 0 {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not in %s", name, path)
+}
+
+// private checks that only its owner can use a path below the runtime directory: private MODE PATH.
+func private(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 || neg {
+		ts.Fatalf("usage: private MODE PATH")
+	}
+	st, err := os.Stat(filepath.Join(ts.Getenv("RLR_RUNTIME_DIR"), args[1]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", st.Mode().Perm()); got != args[0] {
+		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
+	}
+}
+
+// edit replaces text in a file: edit FILE PATTERN NEW, where \n in NEW is a new line.
+func edit(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 || neg {
+		ts.Fatalf("usage: edit FILE OLD NEW")
+	}
+	old := ts.ReadFile(args[0])
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	if !re.MatchString(old) {
+		ts.Fatalf("no %q in %s", args[1], args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(re.ReplaceAllLiteralString(old, strings.ReplaceAll(args[2], `\n`, "\n"))), 0o644))
+}
