@@ -59,7 +59,7 @@ type Syncer struct {
 	scanAsked           bool // look at all keys again: next hops moved, or all feeds are complete
 	round               uint32
 	shadows             map[key]struct{} // where a better source forwards, said the latest dump
-	complete            bool // all feeds are; false while there is none
+	complete            bool             // all feeds are; false while there is none
 
 	troubles map[key]*trouble
 	retries  retryHeap

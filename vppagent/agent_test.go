@@ -757,10 +757,15 @@ func TestLinksComeUp(t *testing.T) {
 		configured(t, a)
 		up := func() int { return len(a.Connected()) }
 		eventually(t, "both ends are up", func() bool { return up() == 2 })
-		c.Interfaces[1].Enabled = false
+		c.Interfaces[1].Enabled = false // which does not cut the cable
 		a.SetConfig(c)
-		eventually(t, "both ends are down", func() bool { return up() == 0 })
-		c.Interfaces[1].Enabled = true
+		eventually(t, "one end is down", func() bool { return up() == 1 })
+		right := c.Interfaces[1]
+		c.Interfaces = c.Interfaces[:1]
+		a.SetConfig(c)
+		eventually(t, "the cable is cut", func() bool { return up() == 0 })
+		right.Enabled = true
+		c.Interfaces = append(c.Interfaces, right)
 		a.SetConfig(c)
 		eventually(t, "both ends are up again", func() bool { return up() == 2 })
 		if d.Kind == dataplanetest.VPP {

@@ -49,13 +49,13 @@ func (a *Agent) FIB(ctx context.Context, filter FIBFilter) ([]FIBEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	sourceNames, err := sources(ctx, l.s)
+	all, err := sources(ctx, l.s)
 	if err != nil {
 		return nil, err
 	}
 	var entries []FIBEntry
 	add := func(r *ip.IPRouteV2) {
-		if e, ok := l.entry(r, names, sourceNames); ok {
+		if e, ok := l.entry(r, names, all); ok {
 			entries = append(entries, e)
 		}
 	}
@@ -108,13 +108,13 @@ func (l *life) readFIB(ctx context.Context, filter FIBFilter, visit func(*ip.IPR
 	return nil
 }
 
-func (l *life) entry(r *ip.IPRouteV2, names map[uint32]string, sourceNames map[uint8]string) (FIBEntry, bool) {
+func (l *life) entry(r *ip.IPRouteV2, names map[uint32]string, all map[uint8]fibSource) (FIBEntry, bool) {
 	prefix := binapi.FromPrefix(r.Prefix)
 	if !prefix.IsValid() {
 		return FIBEntry{}, false
 	}
 	// VPP keeps the host bits of an interface's subnet in its own IPv4 entry.
-	e := FIBEntry{Table: r.TableID, Prefix: prefix.Masked(), Source: sourceNames[r.Src], Ours: r.Src == l.source}
+	e := FIBEntry{Table: r.TableID, Prefix: prefix.Masked(), Source: all[r.Src].Name, Ours: r.Src == l.source}
 	if e.Source == "" {
 		e.Source = fmt.Sprintf("source %d", r.Src)
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/sirupsen/logrus"
 	interfaces "go.fd.io/govpp/binapi/interface"
-	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/vpe"
 
@@ -223,7 +222,7 @@ func (l *life) cleanIfAsked(ctx context.Context) {
 
 	l.routes.Lock()
 	l.cleaned = true
-	err := l.purgeLocked(ctx, func(*ip.IPRouteV2) bool { return true })
+	err := l.purgeAllLocked(ctx)
 	l.routes.Unlock()
 	if err == nil {
 		err = l.reconcile(ctx)

@@ -157,7 +157,7 @@ func (p *pass) remove(ctx context.Context) error {
 	defer p.routes.Unlock()
 	p.a.forget(void)
 	err := p.purgeLocked(ctx, func(r *ip.IPRouteV2) bool {
-		return r.Src != p.source || slices.ContainsFunc(r.Paths, func(f fibPath) bool { return void[f.SwIfIndex] })
+		return slices.ContainsFunc(r.Paths, func(f fibPath) bool { return void[f.SwIfIndex] })
 	})
 	if err != nil {
 		return err
@@ -275,12 +275,21 @@ func (p *pass) createOne(ctx context.Context, want *Interface) error {
 	return nil
 }
 
-// settle gives each interface its settings, lenders first.
+// settle gives each interface its settings: loopbacks, cables, and last those that borrow addresses.
 func (p *pass) settle(ctx context.Context) error {
-	for _, borrows := range []bool{false, true} {
+	turn := func(i *Interface) int {
+		switch {
+		case i.Unnumbered != "":
+			return 2
+		case i.Memif != nil:
+			return 1
+		}
+		return 0
+	}
+	for now := range 3 {
 		for i := range p.cfg.Interfaces {
 			want := &p.cfg.Interfaces[i]
-			if st := p.state[want.Name]; (want.Unnumbered != "") != borrows || st == nil || st.err != nil {
+			if st := p.state[want.Name]; turn(want) != now || st == nil || st.err != nil {
 				continue
 			}
 			if err := p.settleOne(ctx, want); err != nil {

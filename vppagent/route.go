@@ -9,6 +9,7 @@ import (
 	"net/netip"
 
 	"go.fd.io/govpp/api"
+	vppfib "go.fd.io/govpp/binapi/fib"
 	"go.fd.io/govpp/binapi/fib_types"
 	"go.fd.io/govpp/binapi/ip"
 
@@ -19,7 +20,10 @@ import (
 // Routes: Agent is the fib.Target. A change is one ip_route_add_del_v2 with our source and is_multipath=0, which replaces all
 // that our source has for the prefix, or deletes it. Thousands are under way at once, and many leave in one write.
 
-type fibPath = fib_types.FibPath
+type (
+	fibPath   = fib_types.FibPath
+	fibSource = vppfib.FibSource
+)
 
 var _ fib.Target = (*Agent)(nil)
 
@@ -27,7 +31,8 @@ var _ fib.Target = (*Agent)(nil)
 // it faster.
 const window = 4096
 
-// Dump implements fib.Target.
+// Dump implements fib.Target. It reads the tables whole, and not ip_route_v2_dump's selection by source: that leaves out the
+// prefixes where another source is better, and that one is is worth knowing.
 func (a *Agent) Dump(ctx context.Context) ([]fib.Held, error) {
 	l, err := a.current()
 	if err != nil {
@@ -41,16 +46,25 @@ func (a *Agent) Dump(ctx context.Context) ([]fib.Held, error) {
 	a.mu.Lock()
 	names := maps.Clone(a.byIndex)
 	a.mu.Unlock()
+	all, err := sources(ctx, l.s)
+	if err != nil {
+		return nil, err
+	}
 	var held []fib.Held
 	hops := make(map[hopKey][]fib.NextHop)
-	err = l.dumpRoutes(ctx, l.source, func(r *ip.IPRouteV2) {
+	err = l.dumpRoutes(ctx, anySource, func(r *ip.IPRouteV2) {
 		prefix := binapi.FromPrefix(r.Prefix)
 		if !prefix.IsValid() {
 			return
 		}
-		h := fib.Held{Route: fib.Route{Key: fib.Key{Table: r.TableID, Prefix: prefix}}}
-		if h.Shadowed = r.Src != l.source; !h.Shadowed {
+		h := fib.Held{Route: fib.Route{Key: fib.Key{Table: r.TableID, Prefix: prefix.Masked()}}}
+		switch {
+		case r.Src == l.source:
 			h.Kind, h.NextHops = heldPaths(r.Paths, names, hops)
+		case all[r.Src].Priority < all[l.source].Priority:
+			h.Shadowed = true
+		default:
+			return // a route of ours would win
 		}
 		held = append(held, h)
 	})
@@ -61,7 +75,10 @@ func (a *Agent) Dump(ctx context.Context) ([]fib.Held, error) {
 	return held, nil
 }
 
-// dumpRoutes visits the routes of a source, or with source 0 of all, in all tables; see dump for what visit may do.
+// anySource selects all routes in ip_route_v2_dump.
+const anySource = 0
+
+// dumpRoutes visits the routes whose best source is the given one in all tables; see dump for what visit may do.
 func (l *life) dumpRoutes(ctx context.Context, source uint8, visit func(*ip.IPRouteV2)) error {
 	var tables []ip.IPTable
 	if err := dump(ctx, l.s, &ip.IPTableDump{}, func(d *ip.IPTableDetails) { tables = append(tables, d.Table) }); err != nil {
@@ -244,20 +261,49 @@ func routePaths(r *fib.Route, indexes map[string]uint32) ([]fibPath, error) {
 }
 
 // purgeLocked deletes those of our routes that match, and makes fib read what is left before it writes again. The caller has
-// l.routes for itself. A route with another source than ours is shadowed: its paths are not ours.
+// l.routes for itself. A prefix where another source is better may have a route of ours behind it, which cannot be seen: fib
+// writes it anew after it has read the tables.
 func (l *life) purgeLocked(ctx context.Context, match func(*ip.IPRouteV2) bool) error {
 	var doomed []*ip.IPRouteAddDelV2
 	err := l.dumpRoutes(ctx, l.source, func(r *ip.IPRouteV2) {
 		if match(r) {
-			doomed = append(doomed, &ip.IPRouteAddDelV2{Route: ip.IPRouteV2{TableID: r.TableID, Prefix: r.Prefix, Src: l.source}})
+			doomed = append(doomed, l.deletion(r))
 		}
 	})
 	if err != nil || len(doomed) == 0 {
 		return err
 	}
+	return l.deleteLocked(ctx, doomed)
+}
+
+// purgeAllLocked deletes all our routes, those behind a better source, too: it deletes our source's route from each prefix
+// where there might be one, which VPP takes for done when there is none.
+func (l *life) purgeAllLocked(ctx context.Context) error {
+	all, err := sources(ctx, l.s)
+	if err != nil {
+		return err
+	}
+	var doomed []*ip.IPRouteAddDelV2
+	err = l.dumpRoutes(ctx, anySource, func(r *ip.IPRouteV2) {
+		if r.Src == l.source || all[r.Src].Priority < all[l.source].Priority {
+			doomed = append(doomed, l.deletion(r))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return l.deleteLocked(ctx, doomed)
+}
+
+func (l *life) deletion(r *ip.IPRouteV2) *ip.IPRouteAddDelV2 {
+	prefix := binapi.ToPrefix(binapi.FromPrefix(r.Prefix).Masked())
+	return &ip.IPRouteAddDelV2{Route: ip.IPRouteV2{TableID: r.TableID, Prefix: prefix, Src: l.source}}
+}
+
+func (l *life) deleteLocked(ctx context.Context, doomed []*ip.IPRouteAddDelV2) error {
 	l.dumped.Store(false)
-	err = l.s.pipeline(ctx, len(doomed), window, func(n int) api.Message { return doomed[n] }, func(int, []byte) {})
-	l.log.WithField("routes", len(doomed)).Info("routes removed with what they used")
+	err := l.s.pipeline(ctx, len(doomed), window, func(n int) api.Message { return doomed[n] }, func(int, []byte) {})
+	l.log.WithField("routes", len(doomed)).Debug("routes removed with what they used")
 	l.notify(RoutesChanged)
 	return err
 }

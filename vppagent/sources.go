@@ -12,17 +12,24 @@ import (
 // always; neighbours' host routes (0xd0) and the default drop lose.
 const sourcePriority = 0x90
 
+// sources returns all of VPP's FIB sources by id.
+func sources(ctx context.Context, s *session) (map[uint8]fib.FibSource, error) {
+	all := make(map[uint8]fib.FibSource)
+	err := dump(ctx, s, &fib.FibSourceDump{}, func(d *fib.FibSourceDetails) { all[d.Src.ID] = d.Src })
+	return all, err
+}
+
 // source finds our FIB source by name, or adds it. VPP allocates another id on each addition, of 255, so it is looked for
 // first; it cannot be deleted.
 func source(ctx context.Context, s *session, name string) (id uint8, err error) {
-	found := false
-	err = dump(ctx, s, &fib.FibSourceDump{}, func(d *fib.FibSourceDetails) {
-		if d.Src.Name == name && !found {
-			id, found = d.Src.ID, true
+	all, err := sources(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	for id, src := range all {
+		if src.Name == name {
+			return id, nil
 		}
-	})
-	if err != nil || found {
-		return id, err
 	}
 	var reply fib.FibSourceAddReply
 	err = s.call(ctx, &fib.FibSourceAdd{Src: fib.FibSource{Name: name, Priority: sourcePriority}}, &reply)
@@ -30,11 +37,4 @@ func source(ctx context.Context, s *session, name string) (id uint8, err error) 
 		return 0, fmt.Errorf("FIB source %q: %w", name, err)
 	}
 	return reply.ID, nil
-}
-
-// sources returns the names of all FIB sources by id.
-func sources(ctx context.Context, s *session) (map[uint8]string, error) {
-	names := make(map[uint8]string)
-	err := dump(ctx, s, &fib.FibSourceDump{}, func(d *fib.FibSourceDetails) { names[d.Src.ID] = d.Src.Name })
-	return names, err
 }

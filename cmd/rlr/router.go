@@ -180,7 +180,7 @@ func (r *router) start(ctx context.Context) error {
 	if r.speaker != nil {
 		r.stages.start("bgp", r.speaker.Run)
 	}
-	control, err := ctl.NewServer(r.claim, version, r.handlers(), r.subsystem("control"))
+	control, err := ctl.NewServer(r.claim, version, r.handlers(), r.subsystem("control"), ctl.WithSocket(cfg.Control.Socket))
 	if err != nil {
 		return err
 	}
