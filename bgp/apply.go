@@ -175,7 +175,7 @@ func (s *Speaker) ids() map[netip.Addr]netip.Addr {
 func (s *Speaker) startPeer(r *running, p *peer) error {
 	ctx, cancel := context.WithCancel(r.ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { p.run(ctx, r) })
+	wg.Go(func() { p.run(ctx, r.give) })
 	r.peers[p] = func() {
 		cancel()
 		wg.Wait()

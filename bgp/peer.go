@@ -37,8 +37,8 @@ type peer struct {
 
 	// Of the goroutine.
 	ctx       context.Context
-	gobgp     gobgpSide
-	out, in   *wire // candidates: made by us, made by the peer
+	give      func(*session) // to GoBGP
+	out, in   *wire          // candidates: made by us, made by the peer
 	sess      *session
 	sessWire  *wire // the chosen one
 	sessTaken bool
@@ -50,21 +50,11 @@ type peer struct {
 	dialAt    time.Time
 	dialing   context.CancelFunc // non-nil while a dial is in progress
 	dialID    int
-	restartIt bool            // once GoBGP is idle
-	restarted time.Time       // the last time
 	closing   bool            // disabled or to be removed: nothing new
 	down      []chan struct{} // closed once closing is done
 	work      sync.WaitGroup
 
 	status peerStatus
-}
-
-// gobgpSide is what a peer needs of GoBGP.
-type gobgpSide interface {
-	give(*session)
-	// restart makes GoBGP forget the neighbour's state machine and begin with a fresh one, which does not sit in Idle. It does
-	// not wait for that.
-	restart(*peer)
 }
 
 // localSpeaker is what a peer must know of us.
@@ -80,8 +70,6 @@ const (
 	collisionGrace = 2 * time.Second
 	// proofDelay is how long after the probe messages may still be old ones, on their way when the peer lost the session.
 	proofDelay = time.Second
-	// restartEvery is how often a lost session is spared GoBGP's idle time.
-	restartEvery = 10 * time.Second
 	// probePoll is how often a session that has to prove itself is looked at.
 	probePoll = 100 * time.Millisecond
 	// giveRetry is when a session is offered to GoBGP again if nothing was heard from it; longer than it stays idle.
@@ -118,8 +106,8 @@ func (p *peer) post(f func()) bool {
 }
 
 // run is the peer's goroutine. At its end every connection is closed.
-func (p *peer) run(ctx context.Context, gobgp gobgpSide) {
-	p.ctx, p.gobgp = ctx, gobgp
+func (p *peer) run(ctx context.Context, give func(*session)) {
+	p.ctx, p.give = ctx, give
 	p.dialAt = time.Now().Add(firstDial/2 + rand.N(firstDial/2))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -202,14 +190,13 @@ func (p *peer) retry() {
 	p.post(func() { p.dialAt, p.giveAt = time.Time{}, time.Time{} })
 }
 
-// reset ends the session that there is; the next one begins at once.
+// reset ends the session that there is; the next one begins when GoBGP has sat out its idle time.
 func (p *peer) reset() {
 	p.post(func() {
 		if p.sess == nil || p.closing {
 			return
 		}
 		p.sess.cease(ceaseReset, nil, "Cease: Administrative Reset (sent)")
-		p.restarted = time.Time{}
 	})
 	p.retry()
 }
@@ -222,7 +209,6 @@ func (p *peer) step(now time.Time) time.Duration {
 	}
 	p.resolveLate(now)
 	p.watchConfirm(now)
-	p.restart(now)
 	p.offer(now)
 	p.dial(now)
 	p.updateState()
@@ -374,7 +360,7 @@ func (p *peer) offer(now time.Time) {
 		p.sess.addWire(p.in)
 	}
 	p.sessTaken, p.sessWire, p.probed = false, nil, nil
-	p.gobgp.give(p.sess)
+	p.give(p.sess)
 }
 
 // sessionTaken implements watcher.
@@ -437,21 +423,6 @@ func (p *peer) sessionOver(s *session, taken bool, cause string) {
 		return // the next attempt is due when it is due: what went wrong may go wrong again
 	}
 	p.dialAt = now.Add(firstDial + rand.N(firstDial))
-	p.restartIt = true
-}
-
-// restart spares a neighbour whose session was lost the 5 seconds that GoBGP stays idle after any error. Once in a while
-// only: a session that keeps failing is damped by them (RFC 4271 §8.1.1, IdleHoldTime).
-func (p *peer) restart(now time.Time) {
-	if !p.restartIt || p.sess != nil || p.status.fsmState() != bgp.BGP_FSM_IDLE {
-		return
-	}
-	p.restartIt = false
-	if p.closing || now.Sub(p.restarted) < restartEvery {
-		return
-	}
-	p.restarted = now
-	p.gobgp.restart(p)
 }
 
 // fsmChanged notes what GoBGP says of its state, and of the peer's capabilities.

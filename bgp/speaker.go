@@ -14,7 +14,6 @@ package bgp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -213,21 +212,7 @@ func waitAll(chans []<-chan struct{}) {
 	}
 }
 
-// restart implements gobgpSide.
-func (r *running) restart(p *peer) {
-	r.work.Go(func() {
-		r.peerMu.Lock()
-		defer r.peerMu.Unlock()
-		if !p.known {
-			return
-		}
-		if err := errors.Join(r.deleteLocked(p), r.addLocked(p)); err != nil && r.ctx.Err() == nil {
-			p.log.WithError(err).Error("BGP session cannot start again")
-		}
-	})
-}
-
-// give implements gobgpSide.
+// give hands a session to GoBGP.
 func (r *running) give(s *session) {
 	select {
 	case r.conns <- s:

@@ -15,6 +15,7 @@ import (
 
 	"rlr/internal/cli"
 	"rlr/internal/config"
+	"rlr/rootless"
 	"rlr/wg"
 )
 
@@ -33,6 +34,13 @@ func commands() cli.Commands {
 		Version: version,
 		Run:     run,
 		Check:   check,
+		Doctor: func() []cli.Finding {
+			var out []cli.Finding
+			for _, f := range rootless.Probe("/").Findings() {
+				out = append(out, cli.Finding(f))
+			}
+			return out
+		},
 		NewPrivateKey: func() (string, error) {
 			k, err := wg.NewPrivateKey()
 			return k.Base64(), err
@@ -55,7 +63,11 @@ func commands() cli.Commands {
 // run is `rlr run`: a router, and the same again for as long as it ends with errRestart.
 func run(ctx context.Context, path string) error {
 	err := runRouter(ctx, path)
-	if !errors.Is(err, errRestart) {
+	var mistakes config.Errors
+	switch {
+	case errors.As(err, &mistakes):
+		return cli.Problems(problems(mistakes))
+	case !errors.Is(err, errRestart):
 		return err
 	}
 	self, err := os.Executable()
@@ -66,16 +78,20 @@ func run(ctx context.Context, path string) error {
 	return fmt.Errorf("restart %s: %w", self, syscall.Exec(self, os.Args, os.Environ()))
 }
 
+func problems(mistakes config.Errors) []cli.Problem {
+	out := make([]cli.Problem, len(mistakes))
+	for i, m := range mistakes {
+		out[i] = cli.Problem{File: m.File, Line: m.Line, Column: m.Col, Message: m.Msg}
+	}
+	return out
+}
+
 // check is `rlr check`.
 func check(path string) ([]byte, []cli.Problem) {
 	cfg, err := loadConfig(path)
 	var mistakes config.Errors
 	if errors.As(err, &mistakes) {
-		problems := make([]cli.Problem, len(mistakes))
-		for i, m := range mistakes {
-			problems[i] = cli.Problem{File: m.File, Line: m.Line, Column: m.Col, Message: m.Msg}
-		}
-		return nil, problems
+		return nil, problems(mistakes)
 	}
 	if err != nil {
 		return nil, []cli.Problem{{File: path, Message: err.Error()}}

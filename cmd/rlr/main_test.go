@@ -6,7 +6,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,7 +34,7 @@ func TestScript(t *testing.T) {
 			env.Setenv("TMPDIR", dir)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until, "private": private, "edit": edit},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until, "private": private, "edit": edit, "hangup": hangup},
 	})
 }
 
@@ -84,6 +86,18 @@ func private(ts *testscript.TestScript, neg bool, args []string) {
 	if got := fmt.Sprintf("%04o", st.Mode().Perm()); got != args[0] {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
 	}
+}
+
+// hangup sends SIGHUP to a router: hangup NAME.
+func hangup(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: hangup NAME")
+	}
+	b, err := os.ReadFile(filepath.Join(ts.Getenv("RLR_RUNTIME_DIR"), args[0], "pid"))
+	ts.Check(err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	ts.Check(err)
+	ts.Check(syscall.Kill(pid, syscall.SIGHUP))
 }
 
 // edit replaces text in a file: edit FILE PATTERN NEW, where \n in NEW is a new line.

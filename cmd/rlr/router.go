@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -98,15 +100,29 @@ func runRouter(ctx context.Context, path string) error {
 	}
 	r.log.WithFields(logrus.Fields{"name": cfg.Router.Name, "dataplane": "embedded", "pid": os.Getpid()}).Info("router is running")
 	debug.FreeOSMemory() // start-up makes several times the garbage of the idle hours that follow
-	select {
-	case <-ctx.Done():
-		r.log.Info("stopping")
-		return nil
-	case err := <-r.ending:
-		r.log.Info("stopping on request")
-		return err
-	case err := <-r.stages.failed:
-		return err
+	return r.wait(ctx)
+}
+
+// wait returns when the router is to end, and why. SIGHUP is a reload, as daemons have it.
+func (r *router) wait(ctx context.Context) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-hangup:
+			if _, err := r.reload(ctx); err != nil {
+				r.log.WithError(err).Error("the configuration was not reloaded")
+			}
+		case <-ctx.Done():
+			r.log.Info("stopping")
+			return nil
+		case err := <-r.ending:
+			r.log.Info("stopping on request")
+			return err
+		case err := <-r.stages.failed:
+			return err
+		}
 	}
 }
 

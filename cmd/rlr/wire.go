@@ -159,7 +159,7 @@ func linkConfig(cfg *config.Config, i config.Interface, dir string) wg.Config {
 // bgpConfig is the speaker's part.
 func bgpConfig(cfg *config.Config) bgp.Config {
 	out := bgp.Config{
-		AS: cfg.Router.AS, RouterID: cfg.Router.ID, Multipath: cfg.BGP.Multipath,
+		AS: cfg.Router.AS, RouterID: cfg.Router.ID, ClusterID: cfg.BGP.ClusterID, Multipath: cfg.BGP.Multipath,
 	}
 	for _, n := range cfg.BGP.Neighbors {
 		out.Neighbors = append(out.Neighbors, neighborConfig(cfg, n))

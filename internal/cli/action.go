@@ -20,6 +20,9 @@ func addDaemon(root *cobra.Command, o *options, c Commands) {
 	if c.Check != nil {
 		root.AddCommand(checkCommand(o, c.Check))
 	}
+	if c.Doctor != nil {
+		root.AddCommand(doctorCommand(o, c.Doctor))
+	}
 }
 
 func configFlag(cmd *cobra.Command, file *string) {
@@ -95,6 +98,50 @@ func checkJSON(w io.Writer, text []byte, problems []Problem, canonical bool) err
 		return errInvalid
 	}
 	return nil
+}
+
+func doctorCommand(o *options, doctor func() []Finding) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what this host allows, what follows for a router, and what to do about it",
+		Long: `Say what this host allows, what follows for a router, and what to do about it.
+
+The exit code is 1 where something would keep a router from working well.`,
+		Example: "  rlr doctor",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			findings, fine := doctor(), true
+			for _, f := range findings {
+				fine = fine && f.OK
+			}
+			var err error
+			if o.json {
+				err = printJSON(cmd.OutOrStdout(), findings)
+			} else {
+				err = printFindings(o.screen(cmd), findings)
+			}
+			if err == nil && !fine {
+				err = errSilent
+			}
+			return err
+		},
+	}
+}
+
+func printFindings(s *screen, findings []Finding) error {
+	t := newTable("", "Subject", "Value", "What follows")
+	for _, f := range findings {
+		mark := styled(good, "ok")
+		if !f.OK {
+			mark = styled(bad, "!!")
+		}
+		t.add(mark, c(clean(f.Subject)), c(clean(f.Value)), c(clean(f.Consequence)))
+		if f.Cure != "" {
+			t.add(c(""), c(""), c(""), c("→ "+clean(f.Cure)))
+		}
+	}
+	t.print(s)
+	return s.done()
 }
 
 // printDone prints what an action did.

@@ -33,10 +33,13 @@ const (
 type Commands struct {
 	Version string // of this program
 
-	// Run runs a router in the foreground until ctx ends.
+	// Run runs a router in the foreground until ctx ends. For a wrong configuration it returns Problems.
 	Run func(ctx context.Context, config string) error
 	// Check returns what is wrong with a configuration, or its canonical form.
 	Check func(config string) (canonical []byte, problems []Problem)
+
+	// Doctor says what the host allows.
+	Doctor func() []Finding
 
 	NewPrivateKey   func() (string, error)
 	NewPresharedKey func() (string, error)
@@ -58,6 +61,26 @@ func (p Problem) String() string {
 		return p.File + ": " + p.Message
 	}
 	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+}
+
+// Problems are the error of a configuration that cannot be used: exit code 2, a line each.
+type Problems []Problem
+
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i := range p {
+		lines[i] = p[i].String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Finding is a row of `rlr doctor`.
+type Finding struct {
+	Subject     string `json:"subject"`
+	Value       string `json:"value"`
+	OK          bool   `json:"ok"`
+	Consequence string `json:"consequence"`
+	Cure        string `json:"cure,omitempty"`
 }
 
 // usageError is a mistake in the arguments: exit code 2.
@@ -87,7 +110,12 @@ func Main(ctx context.Context, args []string, c Commands, stdin io.Reader, stdou
 	if err == nil {
 		return ExitOK
 	}
-	if !errors.Is(err, errSilent) && !errors.Is(err, errInvalid) {
+	var problems Problems
+	switch {
+	case errors.Is(err, errSilent), errors.Is(err, errInvalid):
+	case errors.As(err, &problems):
+		fmt.Fprintln(stderr, problems) // FILE:LINE:COL first, for editors
+	default:
 		fmt.Fprintln(stderr, "rlr:", err)
 	}
 	return exitCode(err)
@@ -95,8 +123,9 @@ func Main(ctx context.Context, args []string, c Commands, stdin io.Reader, stdou
 
 func exitCode(err error) int {
 	var u *usageError
+	var p Problems
 	switch {
-	case errors.As(err, &u), errors.Is(err, errInvalid), errors.Is(err, ctl.ErrBadRequest):
+	case errors.As(err, &u), errors.As(err, &p), errors.Is(err, errInvalid), errors.Is(err, ctl.ErrBadRequest):
 		return ExitUsage
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
 		return ExitUsage // cobra's own, which have no type

@@ -57,6 +57,8 @@ func TestGolden(t *testing.T) {
 		{"check", "check -c good.yaml"},
 		{"check-print", "check -c good.yaml --print"},
 		{"check-broken", "check -c broken.yaml"},
+		{"doctor", "doctor"},
+		{"run-broken", "run -c wrong.yaml"},
 		{"genkey", "genkey"},
 		{"genpsk", "genpsk"},
 		{"version", "version"},
@@ -372,7 +374,7 @@ func checkExample(t *testing.T, path, line string) {
 // Without the injected actions there are no such commands, rather than ones that fail.
 func TestBareTree(t *testing.T) {
 	root := New(Commands{})
-	for _, name := range []string{"run", "check", "genkey", "genpsk", "pubkey", "lab"} {
+	for _, name := range []string{"run", "check", "doctor", "genkey", "genpsk", "pubkey", "lab"} {
 		if sub, _, err := root.Find([]string{name}); err == nil && sub != root {
 			t.Errorf("%s is there", name)
 		}

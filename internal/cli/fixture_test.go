@@ -43,6 +43,9 @@ func commands() Commands {
 			if config == "broken.yaml" {
 				return errors.New("run broken.yaml: no dataplane")
 			}
+			if config == "wrong.yaml" {
+				return Problems{{File: config, Line: 3, Column: 7, Message: "AS 0"}, {File: config, Message: "too big"}}
+			}
 			return nil
 		},
 		Check: func(config string) ([]byte, []Problem) {
@@ -53,6 +56,12 @@ func commands() Commands {
 				}
 			}
 			return []byte("router: {name: router1}\n"), nil
+		},
+		Doctor: func() []Finding {
+			return []Finding{
+				{Subject: "privileges", Value: "uid 1000, 0 capabilities", OK: true, Consequence: "none are needed"},
+				{Subject: "memory", Value: "32 MiB", Consequence: "the kernel may kill the router", Cure: "give it at least 64 MiB"},
+			}
 		},
 		NewPrivateKey:   func() (string, error) { return "PRIVATE=", nil },
 		NewPresharedKey: func() (string, error) { return "SHARED=", nil },

@@ -22,6 +22,7 @@ func tree() *cobra.Command {
 	return cli.New(cli.Commands{
 		Run:             func(context.Context, string) error { return nil },
 		Check:           func(string) ([]byte, []cli.Problem) { return nil, nil },
+		Doctor:          func() []cli.Finding { return nil },
 		NewPrivateKey:   func() (string, error) { return "", nil },
 		NewPresharedKey: func() (string, error) { return "", nil },
 		PublicKey:       func(string) (string, error) { return "", nil },

@@ -1,0 +1,83 @@
+// How large VPP's heap, stats segment and buffers may be on this host.
+//
+// VPP aborts when its heap or its stats segment is full, and the kernel kills it when the cgroup's memory is. So both are
+// made from the memory limit: what VPP needs to start, what the router and its helpers need, and the rest divided in the
+// proportion in which routes cost memory in both. Address space is not memory: a large heap costs nothing until it is used.
+
+package rootless
+
+import "fmt"
+
+// Sizes are bytes, except Buffers.
+type Sizes struct {
+	Heap    uint64 // main heap: whole MiB
+	Stats   uint64 // stats segment: whole MiB
+	Buffers int    // packet buffers of each NUMA node; each takes a page of 4 KiB
+}
+
+const (
+	mib = 1 << 20
+
+	// Measured with VPP 26.06, see docs/docker.md: resident with an empty heap of a start, without buffers.
+	vppBase    = 84 * mib // 66 of heap, 17 of code and libraries, 1 of segments
+	routerBase = 52 * mib // router 40, two helpers of 6
+	bufferPage = 4096
+
+	// MinimumVPPMemory is the least memory, in bytes, that VPP, the router and its helpers are started in together: their
+	// bases, the fewest buffers, and room for some thousands of routes.
+	MinimumVPPMemory = 176 * mib
+
+	minBuffers = 4096
+	maxBuffers = 16384
+
+	minHeap  = 96 * mib
+	maxHeap  = 2048 * mib
+	minStats = 16 * mib
+	maxStats = 512 * mib
+)
+
+// MemoryError says how much memory is missing for VPP.
+type MemoryError struct {
+	Need, Limit uint64 // bytes
+}
+
+func (e *MemoryError) Error() string {
+	return fmt.Sprintf("vpp and the router need %d MiB of memory, and %d MiB are allowed here (%d MiB too few): raise the memory limit, or use the embedded dataplane (dataplane: {kind: embedded})",
+		e.Need/mib, e.Limit/mib, (e.Need-e.Limit+mib-1)/mib)
+}
+
+// Size divides the host's memory. A limit that is unknown is taken for plenty. The error is a *MemoryError.
+func Size(h Host) (Sizes, error) {
+	limit := h.MemoryLimit
+	if limit == 0 {
+		limit = 8192 * mib
+	}
+	if limit < MinimumVPPMemory {
+		return Sizes{}, &MemoryError{Need: MinimumVPPMemory, Limit: limit}
+	}
+	buffers := clamp(limit/(64<<10), minBuffers, maxBuffers) // a sixteenth of the memory
+	spare := uint64(0)
+	if used := uint64(vppBase + routerBase + buffers*bufferPage); limit > used {
+		spare = limit - used
+	}
+	// A route costs the router two to three times what it costs VPP, and the stats segment a quarter of the heap.
+	return Sizes{
+		Heap:    clamp(minHeap+spare*4/15, minHeap, maxHeap) / mib * mib,
+		Stats:   clamp(minStats+spare/15, minStats, maxStats) / mib * mib,
+		Buffers: int(buffers),
+	}, nil
+}
+
+func clamp(n, low, high uint64) uint64 { return min(max(n, low), high) }
+
+func (s Sizes) check() error {
+	switch {
+	case s.Heap < minHeap:
+		return fmt.Errorf("vpp's heap of %d MiB is too small: it needs %d MiB", s.Heap/mib, minHeap/mib)
+	case s.Stats < minStats:
+		return fmt.Errorf("vpp's stats segment of %d MiB is too small: it needs %d MiB", s.Stats/mib, minStats/mib)
+	case s.Buffers < 1024:
+		return fmt.Errorf("%d packet buffers are too few: VPP needs 1024", s.Buffers)
+	}
+	return nil
+}
