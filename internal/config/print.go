@@ -30,7 +30,9 @@ func (c *Config) tree() *block {
 	r.addr("id", c.Router.ID)
 	r.number("as", uint64(c.Router.AS), 0)
 	root.sub("router", r)
-	root.sub("dataplane", newBlock().text("kind", string(c.Dataplane.Kind)))
+	dp := newBlock().text("kind", string(c.Dataplane.Kind))
+	dp.sub("vpp", newBlock().text("attach", c.Dataplane.Attach))
+	root.sub("dataplane", dp)
 	ifs := newBlock()
 	for _, i := range c.Interfaces {
 		ifs.sub(i.Name, i.block())

@@ -92,7 +92,7 @@ func randomConfig(r *rand.Rand) *Config {
 			ID:   netip.AddrFrom4([4]byte{1 + byte(d.IntN(200)), 0, 0, byte(d.IntN(256))}),
 			AS:   pick(d, uint32(1), 65001, 4242420000, 4294967294),
 		},
-		Dataplane: Dataplane{Kind: pick(d, Auto, Embedded)},
+		Dataplane: pick(d, Dataplane{Kind: Auto}, Dataplane{Kind: Embedded}, Dataplane{Kind: VPP}, Dataplane{Kind: VPP, Attach: "/run/vpp/api.sock"}),
 		Log:       Log{Level: LogLevel(pick(d, "error", "warning", "info", "debug", "trace")), Format: pick(d, LogText, LogJSON)},
 	}
 	if d.yes() {

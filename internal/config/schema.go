@@ -41,8 +41,6 @@ func (s *section) names() (available, later []string) {
 // What is not available yet, each with what there is instead. Taking a line away here and giving the key a case in
 // sections.go is how a feature becomes available.
 const (
-	laterVPP     = "the router forwards by its embedded dataplane: use kind: embedded or kind: auto"
-	laterAttach  = "the router starts its own dataplane: remove it"
 	laterVRF     = "all interfaces and routes are in one table: remove it"
 	laterACL     = "packets are not filtered: remove it"
 	laterSteer   = "remove it"
@@ -74,7 +72,8 @@ var (
 		{name: "devices", later: laterDevice},
 	}}
 	routerSection    = &section{"router", []key{{name: "name"}, {name: "id"}, {name: "as"}}}
-	dataplaneSection = &section{"dataplane", []key{{name: "kind"}, {name: "vpp", later: laterAttach}}}
+	dataplaneSection = &section{"dataplane", []key{{name: "kind"}, {name: "vpp"}}}
+	vppSection       = &section{"dataplane.vpp", []key{{name: "attach"}}}
 	interfaceSection = &section{"an interface", []key{
 		{name: "loopback"},
 		{name: "memif"},
@@ -168,6 +167,6 @@ var (
 
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
-	rootSection, routerSection, dataplaneSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
+	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
 	viaSection, bgpSection, redistributeSection, neighborSection, controlSection, logSection,
 }

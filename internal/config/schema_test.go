@@ -15,6 +15,7 @@ var inSection = map[*section]string{
 	rootSection:         "%s\n",
 	routerSection:       "router:\n  %s\n",
 	dataplaneSection:    "dataplane:\n  %s\n",
+	vppSection:          "dataplane:\n  kind: vpp\n  vpp:\n    %s\n",
 	interfaceSection:    "interfaces:\n  eth0:\n    %s\n",
 	memifSection:        "interfaces:\n  eth0:\n    memif:\n      %s\n",
 	wireguardSection:    "interfaces:\n  eth0:\n    wireguard:\n      %s\n",

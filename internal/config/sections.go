@@ -36,7 +36,7 @@ func (d *decoder) config(v value) *Config {
 			c.BGP = d.bgp(v)
 		case "control":
 			d.mapping(v, controlSection, func(_ string, v value) {
-				c.Control.Socket = d.controlSocket(v)
+				c.Control.Socket = d.socketPath(v, "control.socket")
 			})
 		case "log":
 			c.Log = d.log(v)
@@ -132,21 +132,31 @@ func (d *decoder) as(v value, what string) uint32 {
 
 func (d *decoder) dataplane(v value) Dataplane {
 	p := Dataplane{Kind: Auto}
-	d.mapping(v, dataplaneSection, func(_ string, v value) {
-		p.Kind = DataplaneKind(d.choice(v, "dataplane.kind", string(Auto), string(Embedded), string(VPP)))
-		if p.Kind == VPP {
-			d.laters = append(d.laters, later{key{name: "kind: vpp", later: laterVPP}, v.at, v})
+	var attach value
+	d.mapping(v, dataplaneSection, func(name string, v value) {
+		switch name {
+		case "kind":
+			p.Kind = DataplaneKind(d.choice(v, "dataplane.kind", string(Auto), string(Embedded), string(VPP)))
+		case "vpp":
+			d.mapping(v, vppSection, func(_ string, v value) {
+				attach = v
+				p.Attach = d.socketPath(v, "dataplane.vpp.attach")
+			})
 		}
 	})
+	if p.Attach != "" && p.Kind != VPP {
+		d.errorf(attach, "dataplane.vpp.attach needs kind: vpp, not kind: %s", p.Kind)
+	}
 	return p
 }
 
-func (d *decoder) controlSocket(v value) string {
-	s, ok := d.text(v, "control.socket must be a path")
+// socketPath reads the absolute path of a unix socket.
+func (d *decoder) socketPath(v value, name string) string {
+	s, ok := d.text(v, name+" must be a path")
 	switch {
 	case !ok:
 	case !filepath.IsAbs(s):
-		d.errorf(v, "control.socket must be an absolute path, not %q", shorten(s))
+		d.errorf(v, "%s must be an absolute path, not %q", name, shorten(s))
 	default:
 		d.socketLength(v.at, filepath.Clean(s))
 		return filepath.Clean(s)
