@@ -1,6 +1,9 @@
 package rootless
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Finding is one line of `rlr doctor`: what the host has, what follows for the router, and what to do about it.
 type Finding struct {
@@ -23,13 +26,51 @@ func (h Host) Findings() []Finding {
 		list = append(list, Finding{"/dev/net/tun", h.TunDevice.String(), true, "not needed: links are WireGuard over UDP sockets; a tap link would need it", ""})
 	}
 	list = append(list, Finding{"user namespaces", h.UserNamespaces.String(), true, "not needed", ""})
-	list = append(list, Finding{"hugepages", fmt.Sprintf("%d free", h.HugepagesFree), true, "not needed", ""})
+	list = append(list, Finding{"hugepages", fmt.Sprintf("%d free", h.HugepagesFree), true, "not needed: VPP is given pages of 4 KiB", ""})
+	return append(list, h.vpp()...)
+}
+
+const embeddedInstead = "the embedded dataplane forwards"
+
+// CheckVPP says whether a router can run on VPP here, and with which sizes. The error says what is missing and what would
+// help: ErrNoVPP, a *MemoryError, or another one.
+func (h Host) CheckVPP() (Sizes, error) {
 	if h.VPP == "" {
-		list = append(list, Finding{"vpp", "not found", true, "the embedded dataplane forwards", "install VPP from FD.io's packages, or set VPP_PREFIX to a folder with bin/vpp"})
-	} else {
-		list = append(list, Finding{"vpp", h.VPP, true, "found; this version of rlr forwards by its embedded dataplane only", ""})
+		return Sizes{}, ErrNoVPP
 	}
-	return list
+	for _, f := range h.vpp() {
+		if !f.OK {
+			return Sizes{}, fmt.Errorf("%s: %s: %s; %s", f.Subject, f.Value, f.Consequence, f.Cure)
+		}
+	}
+	return Size(h)
+}
+
+// ErrNoVPP means that no vpp program was found.
+var ErrNoVPP = errors.New("no vpp program found: install VPP from FD.io's packages, or set VPP_PREFIX to a folder with bin/vpp")
+
+// vpp is what is there of VPP, and what of it can be used.
+func (h Host) vpp() []Finding {
+	if h.VPP == "" {
+		return []Finding{{"vpp", "not found", true, embeddedInstead, "install VPP from FD.io's packages, or set VPP_PREFIX to a folder with bin/vpp"}}
+	}
+	found := Finding{"vpp", h.VPP, true, "VPP forwards, unless the configuration says kind: embedded", ""}
+	if h.VPPVersion != "" {
+		found.Value += ", release " + h.VPPVersion
+	}
+	if _, err := availablePlugins(h.VPP); err != nil {
+		found.OK, found.Consequence, found.Cure = false, embeddedInstead, err.Error()
+	}
+	library := Finding{"libvppcom", h.VPPLibrary, true, "BGP runs on VPP's own TCP stack", ""}
+	if h.VPPLibrary == "" {
+		library = Finding{"libvppcom", "not found", false, "BGP could not use VPP's TCP stack: " + embeddedInstead, "install FD.io's package vpp of the same release: it has libvppcom.so"}
+	}
+	shared := Finding{"/dev/shm", h.SharedMemory.String(), true, "VPP keeps less than 1 MiB there", ""}
+	if h.SharedMemory != Available && h.SharedMemory != Unknown {
+		shared.OK, shared.Consequence = false, "VPP would not start: "+embeddedInstead
+		shared.Cure = "mount a tmpfs at /dev/shm that this user can write to"
+	}
+	return []Finding{found, library, shared}
 }
 
 func (h Host) privileges() Finding {
@@ -58,11 +99,25 @@ func (h Host) memory() Finding {
 	default:
 		f.Value = fmt.Sprintf("%d MiB", h.MemoryLimit>>20)
 	}
+	if h.VPP == "" || !f.OK {
+		return f
+	}
+	sizes, err := Size(h)
+	if err != nil {
+		f.OK = false
+		f.Consequence += ", and too little for VPP: " + embeddedInstead
+		f.Cure = fmt.Sprintf("give it at least %d MiB", uint64(MinimumVPPMemory)>>20)
+		return f
+	}
+	f.Consequence = fmt.Sprintf("VPP gets a heap of %d MiB and a stats segment of %d MiB: room for about %d routes", sizes.Heap>>20, sizes.Stats>>20, sizes.Routes())
 	return f
 }
 
 func (h Host) processors() Finding {
 	f := Finding{Subject: "processors", Value: fmt.Sprint(h.Cores), OK: true, Consequence: "enough"}
+	if h.VPP != "" {
+		f.Consequence = "enough: an idle VPP takes about 3 % of one, and is not bound to it"
+	}
 	if h.CPUQuota > 0 {
 		f.Value += fmt.Sprintf(", limited to %.2f cores of time", h.CPUQuota)
 		if h.CPUQuota < 0.1 {

@@ -6,12 +6,12 @@ package rootless
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"math/bits"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,7 +29,10 @@ type Host struct {
 	HugepagesFree  int     // of the default size
 	TunDevice      Access  // /dev/net/tun
 	UserNamespaces Access
+	SharedMemory   Access // /dev/shm, where VPP keeps a part of its API
 	VPP            string // path of a vpp binary; empty: none found
+	VPPVersion     string // release, such as 26.06; empty: unknown
+	VPPLibrary     string // path of its libvppcom; empty: none found
 }
 
 // Access says whether something can be used.
@@ -64,30 +67,37 @@ func Probe(root string) Host {
 	h.MemoryLimit = kilobytes(meminfo["MemTotal"])
 	h.HugepagesFree, _ = strconv.Atoi(meminfo["HugePages_Free"])
 	for _, dir := range cgroupDirs(root) {
-		if n := readNumber(filepath.Join(dir, "memory.max")); n > 0 && (h.MemoryLimit == 0 || n < h.MemoryLimit) {
+		if n := dir.memory(); n > 0 && (h.MemoryLimit == 0 || n < h.MemoryLimit) {
 			h.MemoryLimit = n
 		}
-		if q := cpuQuota(filepath.Join(dir, "cpu.max")); q > 0 && (h.CPUQuota == 0 || q < h.CPUQuota) {
+		if q := dir.cpu(); q > 0 && (h.CPUQuota == 0 || q < h.CPUQuota) {
 			h.CPUQuota = q
 		}
 	}
+	h.SharedMemory = access(filepath.Join(root, "dev/shm"))
 	h.TunDevice = access(filepath.Join(root, "dev/net/tun"))
 	h.UserNamespaces = userNamespaces(root)
-	h.VPP = FindVPP()
+	if h.VPP = FindVPP(); h.VPP != "" {
+		h.VPPVersion = VPPVersion(h.VPP)
+		h.VPPLibrary, _ = FindLibrary(h.VPP)
+	}
 	return h
 }
 
 // CapabilityCount is how many capabilities are in the effective set.
 func (h Host) CapabilityCount() int { return bits.OnesCount64(h.Capabilities) }
 
-// FindVPP returns the path of the vpp binary: of $VPP_PREFIX/bin, else of PATH, else of the usual places; empty when there is
-// none. A VPP_PREFIX without a vpp in it means none, so that a mistyped prefix is not answered with another VPP.
+// FindVPP returns the path of the vpp binary: of $VPP_PREFIX/bin, else of PATH, else of the usual places (/usr, /usr/local,
+// /opt/vpp*); empty when there is none. A VPP_PREFIX without a vpp in it means none, so that a mistyped prefix is not answered with another VPP.
 func FindVPP() string {
 	if prefix, ok := os.LookupEnv("VPP_PREFIX"); ok && prefix != "" {
 		return firstExecutable([]string{filepath.Join(prefix, "bin")})
 	}
 	dirs := filepath.SplitList(os.Getenv("PATH"))
-	return firstExecutable(append(dirs, "/usr/bin", "/usr/local/bin", "/opt/vpp/bin"))
+	opt, _ := filepath.Glob("/opt/vpp*/bin")
+	slices.Sort(opt)
+	slices.Reverse(opt) // the newest release first
+	return firstExecutable(append(append(dirs, "/usr/bin", "/usr/local/bin"), opt...))
 }
 
 func firstExecutable(dirs []string) string {
@@ -98,41 +108,6 @@ func firstExecutable(dirs []string) string {
 		}
 	}
 	return ""
-}
-
-// cgroupDirs lists the version 2 control groups of this process from the innermost to the root: a limit of any of them binds.
-func cgroupDirs(root string) []string {
-	b, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
-	if err != nil {
-		return nil
-	}
-	for line := range strings.Lines(string(b)) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		var dirs []string
-		for path = filepath.Clean("/" + path); ; path = filepath.Dir(path) {
-			dirs = append(dirs, filepath.Join(root, "sys/fs/cgroup", path))
-			if path == "/" {
-				return dirs
-			}
-		}
-	}
-	return nil
-}
-
-// cpuQuota reads "QUOTA PERIOD" (both µs) or "max PERIOD".
-func cpuQuota(path string) float64 {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	var quota, period float64
-	if n, _ := fmt.Sscan(string(b), &quota, &period); n != 2 || period <= 0 {
-		return 0
-	}
-	return quota / period
 }
 
 func userNamespaces(root string) Access {

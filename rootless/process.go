@@ -23,7 +23,8 @@ type identity struct {
 	PID       int    `json:"pid"`
 	StartTime uint64 `json:"start_time"` // clock ticks since boot, field 22 of proc_pid_stat(5)
 	Boot      string `json:"boot_id"`
-	Binary    string `json:"binary"`
+	Binary    string `json:"binary"`            // as /proc/PID/exe says; of a script, its interpreter
+	Program   string `json:"program,omitempty"` // as it was started; "" when it was found by its command line
 }
 
 // procStat is what is used of /proc/PID/stat.
@@ -74,6 +75,15 @@ func identify(pid int) (identity, error) {
 func (id identity) alive() bool {
 	st, err := readStat(id.PID)
 	return err == nil && st.startTime == id.StartTime && id.Boot == bootID() && st.state != 'Z' && st.state != 'X'
+}
+
+// runs says whether the process runs the program at path, in the version that is there now.
+func (id identity) runs(path string) bool {
+	if id.Program != "" && id.Program != path {
+		return false
+	}
+	exe, err := os.Readlink("/proc/" + strconv.Itoa(id.PID) + "/exe")
+	return err == nil && exe == id.Binary && !strings.HasSuffix(exe, " (deleted)")
 }
 
 // deathWatch waits for the end of one process.
@@ -172,10 +182,15 @@ func (w *deathWatch) signal(sig unix.Signal) error {
 
 // reap takes the exit status of an ended process if it was our child, so that no zombie is left, and says in words how it
 // ended.
-func reap(pid int) string {
+func reap(pid int) string { return wait4(pid, unix.WNOHANG) }
+
+// reapNow is reap for a child that was killed just now.
+func reapNow(pid int) string { return wait4(pid, 0) }
+
+func wait4(pid, options int) string {
 	var ws unix.WaitStatus
 	for {
-		got, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil)
+		got, err := unix.Wait4(pid, &ws, options, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -218,7 +233,7 @@ func recorded(file string) (identity, bool) {
 }
 
 // findByConfig looks for a process that was started with this startup.conf: a router that was killed between starting VPP
-// and recording it left no record.
+// and its answer left no record.
 func findByConfig(conf string) (identity, bool) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
@@ -273,4 +288,15 @@ func unpin(pid int) error {
 		}
 	}
 	return failed
+}
+
+// environment is what VPP may see of ours: the router's own may hold keys (`${ENV}` in its configuration).
+func environment() []string {
+	var env []string
+	for _, name := range []string{"PATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL", "TZ"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }

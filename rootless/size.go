@@ -18,7 +18,7 @@ type Sizes struct {
 const (
 	mib = 1 << 20
 
-	// Measured with VPP 26.06, see docs/docker.md: resident with an empty heap of a start, without buffers.
+	// Measured with VPP 26.06, resident after its start, without buffers.
 	vppBase    = 84 * mib // 66 of heap, 17 of code and libraries, 1 of segments
 	routerBase = 52 * mib // router 40, two helpers of 6
 	bufferPage = 4096
@@ -27,8 +27,9 @@ const (
 	// bases, the fewest buffers, and room for some thousands of routes.
 	MinimumVPPMemory = 176 * mib
 
-	minBuffers = 4096
-	maxBuffers = 16384
+	// VPP writes to every buffer at its start, so each costs its page at once. A memif copies, so that buffers are needed only
+	// for the packets that are between its rings: some vectors of 256, TCP's unacknowledged segments, and fragments waiting.
+	usualBuffers = 4096
 
 	minHeap  = 96 * mib
 	maxHeap  = 2048 * mib
@@ -55,17 +56,26 @@ func Size(h Host) (Sizes, error) {
 	if limit < MinimumVPPMemory {
 		return Sizes{}, &MemoryError{Need: MinimumVPPMemory, Limit: limit}
 	}
-	buffers := clamp(limit/(64<<10), minBuffers, maxBuffers) // a sixteenth of the memory
-	spare := uint64(0)
-	if used := uint64(vppBase + routerBase + buffers*bufferPage); limit > used {
-		spare = limit - used
-	}
+	spare := limit - (vppBase + routerBase + usualBuffers*bufferPage) // the minimum is more than these together
 	// A route costs the router two to three times what it costs VPP, and the stats segment a quarter of the heap.
 	return Sizes{
 		Heap:    clamp(minHeap+spare*4/15, minHeap, maxHeap) / mib * mib,
 		Stats:   clamp(minStats+spare/15, minStats, maxStats) / mib * mib,
-		Buffers: int(buffers),
+		Buffers: usualBuffers,
 	}, nil
+}
+
+// Routes is about how many routes there is room for: an IPv6 route costs up to twice as much as an IPv4 one.
+func (s Sizes) Routes() int {
+	const (
+		start     = 40 * mib // of the heap, before the first route
+		heapEach  = 450      // measured: 270 to 310 IPv4, 900 IPv6, and while a table grows both the old one and the new
+		statsEach = 100
+	)
+	if s.Heap < start {
+		return 0
+	}
+	return int(min((s.Heap-start)/heapEach, s.Stats/statsEach)) / 1000 * 1000
 }
 
 func clamp(n, low, high uint64) uint64 { return min(max(n, low), high) }
