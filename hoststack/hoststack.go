@@ -25,13 +25,35 @@ type Backend interface {
 	// ListenTCP accepts from every interface of table. An unspecified address means every address of its family.
 	// Errors: syscall.EADDRINUSE, EADDRNOTAVAIL wrapped in *net.OpError.
 	ListenTCP(table uint32, local netip.AddrPort) (net.Listener, error)
-	// OpenProbe returns a conduit for whole IP packets, for ping and traceroute: each Write originates one packet from this
-	// node (routed in table, or out of swIfIndex when that is given), each Read returns one ICMP or ICMPv6 packet that was
-	// delivered to the node after the probe was opened: echo replies and errors. Close ends a blocked Read with io.EOF.
-	// Packets that nobody reads in time are dropped.
+	// OpenProbe returns a conduit as Probes.OpenProbe does, for whatever source and destination.
 	OpenProbe(table, swIfIndex uint32) (io.ReadWriteCloser, error)
 	// SourceFor returns the address that the node would use towards dst.
 	SourceFor(table, swIfIndex uint32, dst netip.Addr) (netip.Addr, error)
+}
+
+// Probes is a dataplane's way in for whole IP packets of the node's own. InProcess and MemifProbes are the two there are.
+type Probes interface {
+	// OpenProbe returns a conduit: each Write originates one packet from src to dst (routed in table, or out of swIfIndex unless
+	// that is AnyInterface) whose TTL the first neighbour is to see, each Read returns one ICMP or ICMPv6 packet that was
+	// delivered to the node after the probe was opened: echo replies and errors, also of other probes. Close ends a blocked
+	// Read with io.EOF; a Read ends with another error when the dataplane does. Packets that nobody reads in time are dropped.
+	OpenProbe(ctx context.Context, table, swIfIndex uint32, src, dst netip.Addr) (io.ReadWriteCloser, error)
+	// SourceFor returns the address that the node would use towards dst.
+	// Errors: syscall.ENETUNREACH, EHOSTUNREACH, EACCES, ENODEV, EADDRNOTAVAIL wrapped; the context's; the dataplane's.
+	SourceFor(ctx context.Context, table, swIfIndex uint32, dst netip.Addr) (netip.Addr, error)
+}
+
+// InProcess returns the Probes of a dataplane in this process.
+func InProcess(backend Backend) Probes { return inProcess{backend} }
+
+type inProcess struct{ backend Backend }
+
+func (p inProcess) OpenProbe(_ context.Context, table, swIfIndex uint32, _, _ netip.Addr) (io.ReadWriteCloser, error) {
+	return p.backend.OpenProbe(table, swIfIndex)
+}
+
+func (p inProcess) SourceFor(_ context.Context, table, swIfIndex uint32, dst netip.Addr) (netip.Addr, error) {
+	return p.backend.SourceFor(table, swIfIndex, dst)
 }
 
 // Interfaces translates between the configuration's interface names and sw_if_index. vppagent implements it.

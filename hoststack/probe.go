@@ -19,16 +19,16 @@ import (
 
 // Prober makes probes through a dataplane. It may be used by many goroutines at once.
 type Prober struct {
-	backend Backend
-	ifs     Interfaces
+	probes Probes
+	ifs    Interfaces
 
 	mu   sync.Mutex
 	used map[uint16]bool // echo identifiers of the runs in progress
 }
 
-// NewProber returns a Prober over a dataplane in this process.
-func NewProber(backend Backend, ifs Interfaces) *Prober {
-	return &Prober{backend: backend, ifs: ifs, used: make(map[uint16]bool)}
+// NewProber returns a Prober through a dataplane.
+func NewProber(probes Probes, ifs Interfaces) *Prober {
+	return &Prober{probes: probes, ifs: ifs, used: make(map[uint16]bool)}
 }
 
 // Limits of a request; what is beyond them is an error and not silently changed.
@@ -94,7 +94,7 @@ func (p *Prober) Ping(ctx context.Context, req PingRequest, report func(Reply)) 
 		limits("interval", req.Interval, MinPause, time.Hour), limits("timeout", req.Timeout, MinPause, MaxTimeout)); err != nil {
 		return Summary{}, fmt.Errorf("ping %s: %w", req.Addr, err)
 	}
-	r, err := p.open(req.Target)
+	r, err := p.open(ctx, req.Target)
 	if err != nil {
 		return Summary{}, fmt.Errorf("ping %s: %w", req.Addr, err)
 	}
@@ -147,7 +147,7 @@ func (p *Prober) Traceroute(ctx context.Context, req TraceRequest, report func(R
 		limits("timeout", req.Timeout, MinPause, MaxTimeout)); err != nil {
 		return fmt.Errorf("traceroute %s: %w", req.Addr, err)
 	}
-	r, err := p.open(req.Target)
+	r, err := p.open(ctx, req.Target)
 	if err != nil {
 		return fmt.Errorf("traceroute %s: %w", req.Addr, err)
 	}
@@ -159,21 +159,38 @@ func (p *Prober) Traceroute(ctx context.Context, req TraceRequest, report func(R
 		report(reply)
 	}
 	for hop := 1; hop <= req.MaxHops && !last; hop++ {
-		for i := range req.Count {
-			r.send((hop-1)*req.Count+i+1, hop, uint8(hop), req.Timeout)
+		if err := r.hop(ctx, hop, req.Count, req.Timeout); err != nil {
+			return fmt.Errorf("traceroute %s: %w", req.Addr, err)
 		}
-		for len(r.waiting) > 0 {
-			select {
-			case a, ok := <-r.answers:
-				if !ok {
-					return fmt.Errorf("traceroute %s: %w", req.Addr, r.readErr)
-				}
-				r.match(a)
-			case <-r.expire.C:
-				r.timeouts()
-			case <-ctx.Done():
-				return fmt.Errorf("traceroute %s: %w", req.Addr, ctx.Err())
+	}
+	return nil
+}
+
+// hopPause is between two requests for one hop: routers limit the rate of their errors, VPP's to one in a millisecond for a
+// pair of addresses (src/vnet/ip/icmp6.c).
+const hopPause = 3 * time.Millisecond
+
+// hop makes the requests for one hop and waits for what becomes of them.
+func (r *run) hop(ctx context.Context, hop, count int, timeout time.Duration) error {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for sent := 0; sent < count || len(r.waiting) > 0; {
+		select {
+		case <-next.C:
+			sent++
+			r.send((hop-1)*count+sent, hop, uint8(hop), timeout)
+			if sent < count {
+				next.Reset(hopPause)
 			}
+		case a, ok := <-r.answers:
+			if !ok {
+				return r.readErr
+			}
+			r.match(a)
+		case <-r.expire.C:
+			r.timeouts()
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil
@@ -207,7 +224,7 @@ type timedAnswer struct {
 }
 
 // open checks the target and starts the reader.
-func (p *Prober) open(t Target) (*run, error) {
+func (p *Prober) open(ctx context.Context, t Target) (*run, error) {
 	dst := t.Addr.Unmap()
 	if dst.IsUnspecified() || dst.IsMulticast() {
 		return nil, fmt.Errorf("%s is no address of a node", dst)
@@ -222,7 +239,7 @@ func (p *Prober) open(t Target) (*run, error) {
 	dst = dst.WithZone("")
 	src := t.Source.Unmap().WithZone("")
 	if !src.IsValid() {
-		if src, err = p.backend.SourceFor(t.Table, index, dst); err != nil {
+		if src, err = p.probes.SourceFor(ctx, t.Table, index, dst); err != nil {
 			return nil, err
 		}
 		src = src.Unmap().WithZone("")
@@ -234,7 +251,7 @@ func (p *Prober) open(t Target) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	conduit, err := p.backend.OpenProbe(t.Table, index)
+	conduit, err := p.probes.OpenProbe(ctx, t.Table, index, src, dst)
 	if err != nil {
 		p.releaseID(id)
 		return nil, err

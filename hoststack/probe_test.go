@@ -192,7 +192,7 @@ func TestPing(t *testing.T) {
 			}
 		}
 		var lines []string
-		s, err := NewProber(newFake(p, "10.1.0.2"), names{}).Ping(t.Context(),
+		s, err := NewProber(InProcess(newFake(p, "10.1.0.2")), names{}).Ping(t.Context(),
 			PingRequest{Target: Target{Addr: addr("10.2.0.2"), Size: 56, DontFrag: true}, Count: 3, Interval: 200 * time.Millisecond},
 			func(r Reply) { lines = append(lines, line(r)) })
 		if err != nil {
@@ -222,7 +222,7 @@ func TestPingErrors(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var got Reply
-			s, err := NewProber(newFake(&path{routers: []string{c.router}, target: c.dst, errs: map[int]echoError{1: c.e}}, c.src), names{}).
+			s, err := NewProber(InProcess(newFake(&path{routers: []string{c.router}, target: c.dst, errs: map[int]echoError{1: c.e}}, c.src)), names{}).
 				Ping(t.Context(), PingRequest{Target: Target{Addr: addr(c.dst), Size: 1000}, Count: 1}, func(r Reply) { got = r })
 			if err != nil || got.Err != c.want || got.From != addr(c.router) || s.Received != 0 {
 				t.Errorf("%s: %+v, %v", c.want, got, err)
@@ -235,7 +235,7 @@ func TestTraceroute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newFake(&path{routers: []string{"fd00:1::1", "", "fd00:2::1"}, target: "fd00:2::2"}, "fd00:1::2")
 		var lines []string
-		err := NewProber(b, names{}).Traceroute(t.Context(), TraceRequest{Target: Target{Addr: addr("fd00:2::2"), Size: 10}, Count: 1},
+		err := NewProber(InProcess(b), names{}).Traceroute(t.Context(), TraceRequest{Target: Target{Addr: addr("fd00:2::2"), Size: 10}, Count: 1},
 			func(r Reply) { lines = append(lines, line(r)) })
 		if err != nil {
 			t.Fatal(err)
@@ -248,7 +248,7 @@ func TestTraceroute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // a router says no: nothing is beyond it
 		b := newFake(&path{routers: []string{"10.1.0.1", "10.2.0.1"}, target: "10.2.0.2", errs: map[int]echoError{2: {ipv4.ICMPTypeDestinationUnreachable, 1, 0}}}, "10.1.0.2")
 		var lines []string
-		if err := NewProber(b, names{}).Traceroute(t.Context(), TraceRequest{Target: Target{Addr: addr("10.2.0.2")}, Count: 1}, func(r Reply) { lines = append(lines, line(r)) }); err != nil {
+		if err := NewProber(InProcess(b), names{}).Traceroute(t.Context(), TraceRequest{Target: Target{Addr: addr("10.2.0.2")}, Count: 1}, func(r Reply) { lines = append(lines, line(r)) }); err != nil {
 			t.Fatal(err)
 		}
 		wantLines(t, lines, []string{
@@ -258,7 +258,7 @@ func TestTraceroute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newFake(&path{target: "10.2.0.2", deaf: true}, "10.1.0.2")
 		n := 0
-		if err := NewProber(b, names{}).Traceroute(t.Context(), TraceRequest{Target: Target{Addr: addr("10.2.0.2")}, MaxHops: 4}, func(r Reply) { n++ }); err != nil || n != 12 {
+		if err := NewProber(InProcess(b), names{}).Traceroute(t.Context(), TraceRequest{Target: Target{Addr: addr("10.2.0.2")}, MaxHops: 4}, func(r Reply) { n++ }); err != nil || n != 12 {
 			t.Errorf("%d answers from nobody, %v", n, err)
 		}
 	})
@@ -290,7 +290,7 @@ func TestManyPings(t *testing.T) {
 			conduits[c] = true
 			return c
 		}
-		prober := NewProber(b, names{})
+		prober := NewProber(InProcess(b), names{})
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
@@ -313,7 +313,7 @@ func TestManyPings(t *testing.T) {
 }
 
 func TestProbeRefusals(t *testing.T) {
-	p := NewProber(&fakeBackend{}, names{"local0", "tun12"})
+	p := NewProber(InProcess(&fakeBackend{}), names{"local0", "tun12"})
 	for _, c := range []struct {
 		target Target
 		err    error
@@ -342,7 +342,7 @@ func TestProbeRefusals(t *testing.T) {
 		time.AfterFunc(20*time.Millisecond, func() { c.Close() })
 		return c
 	}
-	if _, err := NewProber(b, names{}).Ping(t.Context(), PingRequest{Target: Target{Addr: addr("10.0.0.1")}}, func(Reply) {}); !errors.Is(err, io.EOF) {
+	if _, err := NewProber(InProcess(b), names{}).Ping(t.Context(), PingRequest{Target: Target{Addr: addr("10.0.0.1")}}, func(Reply) {}); !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 }

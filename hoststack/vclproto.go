@@ -19,6 +19,13 @@ import (
 // library of another project in its address space, so the router checks what it says; a helper that says what it cannot
 // mean is ended, and started anew.
 
+// Environment of a helper.
+const (
+	envLibrary = "RLR_LIBVPPCOM"  // path of libvppcom.so
+	envSocket  = "RLR_VCL_SOCKET" // of the app namespace
+	envConfig  = "VCL_CONFIG"     // VCL's own: path of its configuration file
+)
+
 // op names a message.
 type op string
 
