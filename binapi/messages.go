@@ -9,12 +9,14 @@ package binapi
 
 import (
 	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/classify"
 	"go.fd.io/govpp/binapi/fib"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/session"
 	"go.fd.io/govpp/binapi/vlib"
 	"go.fd.io/govpp/binapi/vpe"
 )
@@ -30,8 +32,10 @@ const (
 	Memif     Feature = "memif" // a plugin of VPP
 	Address   Feature = "address"
 	Neighbor  Feature = "neighbor"
-	Table     Feature = "table" // FIB tables, for VRFs
-	Route     Feature = "route" // routes with a FIB source of our own
+	Table     Feature = "table"   // FIB tables, for VRFs
+	Route     Feature = "route"   // routes with a FIB source of our own
+	Session   Feature = "session" // application namespaces, for TCP of VPP that is bound to an interface
+	Probe     Feature = "probe"   // ping and traceroute through a memif of the router's own
 )
 
 // Need says whether the router can do without a feature.
@@ -117,6 +121,20 @@ func Groups() []Group {
 			new(ip.IPRouteAddDelV2), new(ip.IPRouteAddDelV2Reply),
 			new(ip.IPRouteV2Dump), new(ip.IPRouteV2Details),
 			new(ip.IPRouteLookupV2), new(ip.IPRouteLookupV2Reply),
+		}},
+		{Session, Optional, []api.Message{ // minivpp has a TCP of its own
+			new(session.AppNamespaceAddDelV4), new(session.AppNamespaceAddDelV4Reply),
+		}},
+		{Probe, Optional, []api.Message{
+			new(ip.AddDelIPPuntRedirectV2), new(ip.AddDelIPPuntRedirectV2Reply),
+			new(ip.IPPuntRedirectV2Dump), new(ip.IPPuntRedirectV2Details),
+			new(ip.IPTableAllocate), new(ip.IPTableAllocateReply),
+			new(ip.IPTableFlush), new(ip.IPTableFlushReply),
+			new(classify.ClassifyAddDelTable), new(classify.ClassifyAddDelTableReply),
+			new(classify.ClassifyAddDelSession), new(classify.ClassifyAddDelSessionReply),
+			new(classify.ClassifyTableByInterface), new(classify.ClassifyTableByInterfaceReply),
+			new(classify.ClassifyTableInfo), new(classify.ClassifyTableInfoReply),
+			new(classify.InputACLSetInterface), new(classify.InputACLSetInterfaceReply),
 		}},
 	}
 }

@@ -84,6 +84,7 @@ type Agent struct {
 	byName   map[string]uint32
 	byIndex  map[uint32]string
 	state    map[string]*ifState // by name of configured interface
+	other    error               // what failed besides interfaces
 	links    map[string]link     // our interfaces, at the latest look
 	settled  uint64              // cfgRev that is completely in the dataplane; 0 none
 	progress chan struct{}       // closed and replaced when settled, or life, changes
@@ -91,6 +92,9 @@ type Agent struct {
 	watchSeq int
 	errs     errorLog
 	cleaning *cleaning
+	lanes    []uint32 // indexes of the probes' interfaces
+
+	probes probes // has a lock of its own
 }
 
 // instance is a dataplane's identity: a restarted one has another process or another boot time.
@@ -161,7 +165,7 @@ func (a *Agent) Run(ctx context.Context) error {
 // live runs one connection from beginning to end. attached says whether it was of use.
 func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 	t := newTransport(a.opt.Socket, "rlr "+a.config().Router)
-	s := newSession(t)
+	s := newSession(t, t.Done(), t.Err)
 	if err := t.connect(ctx); err != nil {
 		return false, err
 	}
@@ -169,6 +173,12 @@ func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 	l := &life{a: a, s: s, log: a.log, retry: make(map[string]*backoff), adaptive: make(map[uint32]bool)}
 	if err := l.begin(ctx); err != nil {
 		return false, err
+	}
+	if err := l.sweepProbes(ctx); err != nil { // what a router left that died
+		if !isRefusal(err) {
+			return false, err
+		}
+		a.errs.add("probes", err)
 	}
 	if err := l.reconcile(ctx); err != nil {
 		return false, err
@@ -312,6 +322,9 @@ func (a *Agent) unsettled() error {
 		if st.err != nil {
 			return fmt.Errorf("interface %s: %w", name, st.err)
 		}
+	}
+	if a.other != nil {
+		return a.other
 	}
 	return errors.New("the dataplane is being configured")
 }

@@ -78,17 +78,17 @@ func (l *life) readFIB(ctx context.Context, filter FIBFilter, visit func(*ip.IPR
 		addr := filter.Address.Unmap().WithZone("")
 		lookup, exact = netip.PrefixFrom(addr, addr.BitLen()), 0
 	}
-	var tables []ip.IPTable
-	err := dump(ctx, l.s, &ip.IPTableDump{}, func(d *ip.IPTableDetails) {
-		if filter.Table != nil && *filter.Table != d.Table.TableID || lookup.IsValid() && lookup.Addr().Is6() != d.Table.IsIP6 {
-			return
-		}
-		tables = append(tables, d.Table)
-	})
+	tables, err := l.tables(ctx)
 	if err != nil {
 		return err
 	}
 	for _, t := range tables {
+		if filter.Table != nil && *filter.Table != t.TableID || lookup.IsValid() && lookup.Addr().Is6() != t.IsIP6 {
+			continue
+		}
+		if filter.Table == nil && t.Name == l.a.probeTag() { // of ping's, while it runs: nothing is routed by it
+			continue
+		}
 		if !lookup.IsValid() {
 			if err := l.dumpTable(ctx, 0, t, visit); err != nil {
 				return err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/memclnt"
+	"go.fd.io/govpp/binapi/vlib"
 	"go.fd.io/govpp/binapi/vpe"
 
 	"rlr/binapi"
@@ -30,7 +33,8 @@ type life struct {
 
 	events   chan struct{}       // one slot: an interface changed
 	tried    uint64              // Agent.cfgRev of the latest pass
-	retry    map[string]*backoff // interfaces that failed
+	retry    map[string]*backoff // interfaces that failed; "" is everything else
+	commands atomic.Int32        // that VPP's command line is busy with
 	adaptive map[uint32]bool     // memifs whose receive mode was set since their link came up
 
 	// routes guards what our routes are in the dataplane: fib's writes share it, and who removes interfaces has it alone.
@@ -53,17 +57,29 @@ func (l *life) begin(ctx context.Context) error {
 	if err := l.s.call(ctx, &vpe.ShowVersion{}, &version); err != nil {
 		return err
 	}
-	var uptime vpe.ShowVpeSystemTimeReply
+	// The message show_vpe_system_time tells the time of day; how long VPP has run, only its command line tells.
+	var clock vlib.CliInbandReply
 	asked := time.Now()
-	if err := l.s.call(ctx, &vpe.ShowVpeSystemTime{}, &uptime); err != nil {
+	if err := l.s.call(ctx, &vlib.CliInband{Cmd: "show clock"}, &clock); err != nil {
 		return err
 	}
-	l.instance = instance{ping.VpePID, asked.Add(-time.Duration(float64(uptime.VpeSystemTime) * float64(time.Second)))}
+	l.instance = instance{ping.VpePID, asked.Add(-uptime(clock.Reply))}
 	l.status = Status{Version: version.Version, PID: ping.VpePID, Boot: l.instance.boot, Missing: l.report.Rows}
 	if l.source, err = source(ctx, l.s, l.a.sourceName()); err != nil {
 		return err
 	}
 	return l.subscribe(ctx)
+}
+
+// uptime reads "Time now 123.456, Sat, 21 Nov 2026 …"; 0 when it cannot.
+func uptime(clock string) time.Duration {
+	_, rest, _ := strings.Cut(clock, "Time now ")
+	number, _, _ := strings.Cut(rest, ",")
+	seconds, err := strconv.ParseFloat(number, 64)
+	if err != nil || !(seconds >= 0 && seconds < 1e9) {
+		return 0
+	}
+	return time.Duration(seconds * float64(time.Second))
 }
 
 // sourceName is our FIB source's. Routers that share a VPP must not take each other's routes for theirs.
@@ -105,7 +121,9 @@ func (l *life) follow(ctx context.Context) error {
 		case <-l.s.done:
 			err = l.s.err()
 		case <-ping.C:
-			err = l.s.call(ctx, &memclnt.ControlPing{}, new(memclnt.ControlPingReply))
+			if l.commands.Load() == 0 {
+				err = l.s.call(ctx, &memclnt.ControlPing{}, new(memclnt.ControlPingReply))
+			}
 		case <-l.events:
 			err = l.eventful(ctx)
 		case <-l.a.poke:
@@ -184,7 +202,8 @@ func (l *life) nextRetry() time.Duration {
 type cleaning struct{ done chan error }
 
 // Clean removes all that is ours from the dataplane: routes, interfaces, tables. Afterwards the agent wants nothing until
-// SetConfig, and writes no routes. It fails when there is no connection.
+// SetConfig, and writes no routes over this connection any more. Stop the fib.Syncer first, or it goes on asking. Clean needs
+// Run, and fails when there is no connection.
 func (a *Agent) Clean(ctx context.Context) error {
 	c := &cleaning{done: make(chan error, 1)}
 	a.mu.Lock()
@@ -224,6 +243,9 @@ func (l *life) cleanIfAsked(ctx context.Context) {
 	l.cleaned = true
 	err := l.purgeAllLocked(ctx)
 	l.routes.Unlock()
+	if err == nil {
+		err = l.sweepProbes(ctx)
+	}
 	if err == nil {
 		err = l.reconcile(ctx)
 	}

@@ -15,7 +15,7 @@ func (a *Agent) publish(p *pass, rev uint64) (changed bool) {
 	byName := make(map[string]uint32)
 	byIndex := make(map[uint32]string)
 	now := make(map[string]link)
-	ok := !p.failed
+	ok := p.other == nil
 	for i := range p.cfg.Interfaces {
 		want := &p.cfg.Interfaces[i]
 		st := p.state[want.Name]
@@ -34,7 +34,7 @@ func (a *Agent) publish(p *pass, rev uint64) (changed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	changed = !maps.EqualFunc(a.links, now, func(x, y link) bool { return x.same(&y) })
-	a.byName, a.byIndex, a.links, a.state = byName, byIndex, now, p.state
+	a.byName, a.byIndex, a.links, a.state, a.other = byName, byIndex, now, p.state, p.other
 	a.settled = 0
 	if ok {
 		a.settled = rev
@@ -102,7 +102,7 @@ func (a *Agent) forget(void map[uint32]bool) {
 func (a *Agent) ownIndexes() []uint32 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	list := make([]uint32, 0, len(a.byIndex))
+	list := append(make([]uint32, 0, len(a.byIndex)+len(a.lanes)), a.lanes...)
 	for index := range a.byIndex {
 		list = append(list, index)
 	}

@@ -41,10 +41,10 @@ func (l *link) same(o *link) bool {
 // pass is one reconciliation.
 type pass struct {
 	*life
-	cfg    Config
-	w      *world
-	state  map[string]*ifState
-	failed bool // something that is no interface's failed
+	cfg   Config
+	w     *world
+	state map[string]*ifState
+	other error // a failure that is no interface's
 }
 
 // reconcile makes one pass. Its error is the connection's; what VPP refuses is an interface's state.
@@ -70,7 +70,7 @@ func (l *life) reconcile(ctx context.Context) error {
 		}
 	}
 	for name := range l.retry {
-		if st := p.state[name]; st == nil || st.err == nil {
+		if st := p.state[name]; (st == nil || st.err == nil) && (name != "" || p.other == nil) {
 			delete(l.retry, name)
 		}
 	}
@@ -87,9 +87,14 @@ func (p *pass) refused(object string, err error) error {
 	if err == nil || !isRefusal(err) {
 		return err
 	}
-	p.failed = true
+	if p.retry[""] == nil {
+		p.log.WithError(err).WithField("object", object).Warn("dataplane refuses")
+	}
+	if p.other == nil { // one wait for all
+		p.life.failed("")
+	}
+	p.other = errors.Join(p.other, fmt.Errorf("%s: %w", object, err))
 	p.a.errs.add(object, err)
-	p.log.WithError(err).WithField("object", object).Warn("dataplane refuses")
 	return nil
 }
 
@@ -180,6 +185,9 @@ func (p *pass) remove(ctx context.Context) error {
 }
 
 func (p *pass) delete(ctx context.Context, o *observed) error {
+	if err := p.a.probes.detach(ctx, p.life, o.index); err != nil && !isRefusal(err) {
+		return err
+	}
 	err := deleteInterface(ctx, p.s, o)
 	if err != nil && !isRefusal(err) {
 		return err
@@ -187,8 +195,7 @@ func (p *pass) delete(ctx context.Context, o *observed) error {
 	if err != nil && !isGone(err) {
 		name, _, _ := p.cfg.ownName(o.tag)
 		p.fail(name, fmt.Errorf("removing it: %w", err))
-		p.failed = true
-		return nil
+		return p.refused("removing interface "+name, err)
 	}
 	p.log.WithField("interface", o.name).Info("interface removed")
 	delete(p.w.interfaces, o.index)

@@ -80,8 +80,8 @@ const anySource = 0
 
 // dumpRoutes visits the routes whose best source is the given one in all tables; see dump for what visit may do.
 func (l *life) dumpRoutes(ctx context.Context, source uint8, visit func(*ip.IPRouteV2)) error {
-	var tables []ip.IPTable
-	if err := dump(ctx, l.s, &ip.IPTableDump{}, func(d *ip.IPTableDetails) { tables = append(tables, d.Table) }); err != nil {
+	tables, err := l.tables(ctx)
+	if err != nil {
 		return err
 	}
 	var q questions
@@ -89,6 +89,17 @@ func (l *life) dumpRoutes(ctx context.Context, source uint8, visit func(*ip.IPRo
 		q.ask(func() error { return l.dumpTable(ctx, source, t, visit) })
 	}
 	return q.wait()
+}
+
+// tables returns all FIB tables but those of probes, which are ours and no part of anybody's routing.
+func (l *life) tables(ctx context.Context) (tables []ip.IPTable, err error) {
+	probes := l.a.probeTag()
+	err = dump(ctx, l.s, &ip.IPTableDump{}, func(d *ip.IPTableDetails) {
+		if d.Table.Name != probes {
+			tables = append(tables, d.Table)
+		}
+	})
+	return tables, err
 }
 
 func (l *life) dumpTable(ctx context.Context, source uint8, t ip.IPTable, visit func(*ip.IPRouteV2)) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -76,7 +77,7 @@ func openSegment(ctx context.Context, socket string) (*segment, error) {
 	}
 	oob := make([]byte, syscall.CmsgSpace(4))
 	_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 64), oob)
-	if err != nil {
+	if err != nil && (n == 0 || !errors.Is(err, io.EOF)) { // VPP's message has no data, which Go takes for the end
 		return nil, fmt.Errorf("statistics segment: %w", err)
 	}
 	fds, err := receivedFiles(oob[:n])

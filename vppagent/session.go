@@ -29,6 +29,7 @@ import (
 const (
 	callTimeout = 10 * time.Second
 	dumpTimeout = 60 * time.Second
+	cliTimeout  = 60 * time.Second // commands such as ping take their time
 )
 
 type session struct {
@@ -58,12 +59,14 @@ type bulk struct {
 	slots    chan struct{}
 }
 
-func newSession(t *transport) *session {
+// newSession takes the messages of an adapter that is not connected yet. done is closed when its connection has ended, and
+// err then tells why.
+func newSession(vpp adapter.VppAPI, done <-chan struct{}, err func() error) *session {
 	s := &session{
-		vpp: t, done: t.Done(), err: t.Err, next: 1,
+		vpp: vpp, done: done, err: err, next: 1,
 		calls: make(map[uint32]*call), watch: make(map[uint16]func([]byte)), ids: make(map[string]uint16),
 	}
-	t.SetMsgCallback(s.received)
+	vpp.SetMsgCallback(s.received)
 	return s
 }
 
@@ -146,7 +149,7 @@ func (s *session) lost() error {
 // call sends a request and decodes its reply. Errors: api.VPPApiError of a reply that refuses, fib.ErrDisconnected, the
 // context's, *adapter.UnknownMsgError; all wrapped with the request's name.
 func (s *session) call(ctx context.Context, req, reply api.Message) error {
-	if err := s.ask(ctx, req, reply); err != nil {
+	if err := s.ask(ctx, callTimeout, req, reply); err != nil {
 		return fmt.Errorf("%s: %w", req.GetMessageName(), err)
 	}
 	if err := api.RetvalToVPPApiError(retval(reply)); err != nil {
@@ -164,7 +167,8 @@ func retval(reply api.Message) int32 {
 	return int32(f.Int())
 }
 
-func (s *session) ask(ctx context.Context, req, reply api.Message) error {
+// ask is call without a look at the return value, and with a limit of its own.
+func (s *session) ask(ctx context.Context, limit time.Duration, req, reply api.Message) error {
 	replyID, err := s.GetMessageID(reply)
 	if err != nil {
 		return err
@@ -173,7 +177,7 @@ func (s *session) ask(ctx context.Context, req, reply api.Message) error {
 	if err != nil {
 		return err
 	}
-	return s.wait(ctx, callTimeout, func(id uint16, data []byte) (bool, error) {
+	return s.wait(ctx, limit, func(id uint16, data []byte) (bool, error) {
 		if id != replyID {
 			return true, fmt.Errorf("message %d came instead of %s", id, reply.GetMessageName())
 		}

@@ -32,7 +32,7 @@ type InterfaceStatus struct {
 	Name          string // the configuration's; of an alien one the dataplane's
 	DataplaneName string // "" when it does not exist
 	SwIfIndex     uint32 // meaningless then
-	Kind          string // loopback, memif, or the dataplane's name of the device
+	Kind          string // loopback, memif, probe (ping's own, while it is needed), or the dataplane's name of the device
 	State         InterfaceState
 	Err           error
 	Admin, Link   bool
@@ -93,6 +93,9 @@ func (a *Agent) Interfaces(ctx context.Context) ([]InterfaceStatus, error) {
 	for _, o := range w.sorted() {
 		if !shown[o.index] {
 			st := InterfaceStatus{Name: o.name, Kind: strings.ToLower(o.device), State: Alien}
+			if o.tag == a.probeTag() {
+				st.Kind, st.State = "probe", Configured
+			}
 			st.fill(o, names, counters)
 			list = append(list, st)
 		}
