@@ -20,6 +20,7 @@ type command struct {
 	word string
 	help string // usage, one line
 	sub  []*command
+	slow bool // may take long: it does not hold up what else its client asks for
 	// run gets the words that are left. Output is what it has written even when it errs.
 	run func(ctx context.Context, out *strings.Builder, args []string) error
 }
@@ -29,18 +30,30 @@ type unknownInput string
 
 func (e unknownInput) Error() string { return fmt.Sprintf("unknown input `%s'", string(e)) }
 
-// cliInband runs a line and returns what it wrote; the error of a command is part of the text, as in VPP.
-func (s *Server) cliInband(c *client, q *vlib.CliInband, r *vlib.CliInbandReply) error {
-	out, err := s.command(c.ctx, text(q.Cmd))
-	r.Reply = out
-	return err
+// cliInband runs a line and returns what it wrote; the error of a command is part of the text, as in VPP. A slow command is
+// answered when it is done, and its client's other requests meanwhile; it ends when the client leaves.
+func (s *Server) cliInband(c *client, context uint32, data []byte) {
+	var q vlib.CliInband
+	if !c.decode(data, &q) {
+		return
+	}
+	line := text(q.Cmd)
+	run := func() {
+		out, err := s.command(c.ctx, line)
+		c.reply(context, &vlib.CliInbandReply{Reply: out}, retval(err))
+	}
+	if at, _, _ := s.parse(line); !at.slow {
+		run()
+		return
+	}
+	if err := c.beside(func() { run(); c.flush() }); err != nil {
+		c.reply(context, &vlib.CliInbandReply{}, retval(err))
+	}
 }
 
-// command runs one line. The error is the retval of cli_inband; the text holds its explanation.
-func (s *Server) command(ctx context.Context, line string) (string, error) {
-	var out strings.Builder
-	var names []string
-	at, args := s.commands, strings.Fields(line)
+// parse finds the command that a line means: its names, and the words that are left.
+func (s *Server) parse(line string) (at *command, names, args []string) {
+	at, args = s.commands, strings.Fields(line)
 	for len(args) > 0 && len(at.sub) > 0 {
 		next := at.find(args[0])
 		if next == nil {
@@ -49,6 +62,13 @@ func (s *Server) command(ctx context.Context, line string) (string, error) {
 		at, args = next, args[1:]
 		names = append(names, at.word)
 	}
+	return at, names, args
+}
+
+// command runs one line. The error is the retval of cli_inband; the text holds its explanation.
+func (s *Server) command(ctx context.Context, line string) (string, error) {
+	var out strings.Builder
+	at, names, args := s.parse(line)
 	if len(args) > 0 && (args[0] == "?" || args[0] == "help") && len(at.sub) > 0 {
 		at.usage(&out)
 		return out.String(), nil
@@ -140,7 +160,7 @@ func (s *Server) commandTree() *command {
 		{word: "ip", help: "Internet protocol (IP) commands", sub: []*command{
 			{word: "route", help: "ip route add|del <prefix> [table <id>] via <next-hop>|<interface> ...", run: s.ipRoute},
 		}},
-		{word: "ping", help: "ping <address> [source <interface>] [size <n>] [interval <s>] [repeat <n>] [table-id <id>]", run: s.pingCommand},
+		{word: "ping", slow: true, help: "ping <address> [source <interface>] [size <n>] [interval <s>] [repeat <n>] [table-id <id>]", run: s.pingCommand},
 	}}
 	root.sub = append(root.sub, &command{word: "help", help: "help [<command>]", run: func(_ context.Context, out *strings.Builder, args []string) error {
 		at := root

@@ -175,12 +175,7 @@ func (s *Server) ipRoute(_ context.Context, _ *strings.Builder, args []string) e
 	if err != nil {
 		return err
 	}
-	update := plane.RouteUpdate{Paths: paths, Multipath: len(paths) > 0}
-	for _, src := range s.Sources() {
-		if src.Name == "CLI" {
-			update.Source = src.ID
-		}
-	}
+	update := plane.RouteUpdate{Source: plane.SourceCLI, Paths: paths, Multipath: len(paths) > 0}
 	if add {
 		_, err = s.AddRoute(table, pfx, update)
 	} else {

@@ -24,12 +24,13 @@ func (s *Server) showVersionCommand(_ context.Context, out *strings.Builder, arg
 		if err := noArguments(args); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s %s, the embedded dataplane of rlr (not VPP)\n", program, s.cfg.Version)
+		fmt.Fprintf(out, "%s %s built with %s for %s/%s: the embedded dataplane of rlr, not VPP\n",
+			program, s.cfg.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return nil
 	}
 	for _, row := range [][2]string{
 		{"Version", s.cfg.Version},
-		{"Program", program + ", the embedded dataplane of rlr (not VPP)"},
+		{"Program", program + ": the embedded dataplane of rlr, not VPP"},
 		{"Compiler", runtime.Version()},
 		{"Current PID", strconv.Itoa(os.Getpid())},
 	} {

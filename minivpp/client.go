@@ -28,8 +28,8 @@ const writeChunk = 256 << 10
 
 // limits of a client.
 type limits struct {
-	// highWater is how many bytes a client may leave unread before it is kept waiting: its next request is not looked at
-	// until it has read some. A dump may exceed it, because it is made in one go.
+	// highWater is how many bytes a client may leave unread before it is kept waiting: a dump does not go on, and its next
+	// request is not looked at, until it has read some.
 	highWater int
 	// backlog is how many bytes may wait when an event comes. A client that leaves more unread is disconnected, because an
 	// event cannot be held back and must not be dropped silently.
@@ -58,7 +58,7 @@ type client struct {
 	mu     sync.Mutex
 	out    []byte // frames that wait for the writer
 	err    error  // the first reason to give up
-	pings  int    // that are running
+	jobs   int    // that run beside the reader
 	wake   chan struct{}
 	drains chan struct{} // signalled when out has been taken
 }
@@ -134,6 +134,27 @@ func readFrame(r *bufio.Reader, buf []byte) ([]byte, error) {
 		return buf, fmt.Errorf("reading a message of %d bytes: %w", n, err)
 	}
 	return buf, nil
+}
+
+// maxJobs is how many pings a client may have running.
+const maxJobs = 16
+
+// beside runs fn, which ends with the client's context, while the client's next requests are worked through.
+// Errors: EAGAIN when too many such run.
+func (c *client) beside(fn func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.jobs >= maxJobs {
+		return api.EAGAIN
+	}
+	c.jobs++
+	c.wg.Go(func() {
+		fn()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.jobs--
+	})
+	return nil
 }
 
 // dispatch serves one message. As in VPP, messages that are unknown, too short, or of another client are logged and

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -467,4 +468,33 @@ func BenchmarkRoutes(b *testing.B) {
 		}
 	}
 	wg.Wait()
+}
+
+// TestPingDoesNotHoldUp: a ping of the command line is answered when it is done, and other requests of the client meanwhile; when
+// the client leaves, it ends.
+func TestPingDoesNotHoldUp(t *testing.T) {
+	s := start(t, func(*Server) {})
+	if _, err := s.CreateLoopback([6]byte{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.AddAddress(1, netip.MustParsePrefix("10.0.0.1/24")), s.SetAdmin(1, true)); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, s)
+	for i := range uint32(maxJobs) {
+		c.write(c.frame(&vlib.CliInband{Cmd: "ping 10.0.0.9 repeat 100000"}, i))
+	}
+	c.ping()
+	c.write(c.frame(&vlib.CliInband{Cmd: "ping 10.0.0.1 repeat 1"}, 99))
+	var reply vlib.CliInbandReply
+	if context := c.read(&reply); context != 99 || reply.Retval != int32(api.EAGAIN) {
+		t.Errorf("one ping too many: %+v", reply)
+	}
+	c.conn.Close() // the end of the test waits for the pings
+
+	c = dial(t, s)
+	c.write(c.frame(&vlib.CliInband{Cmd: "ping 10.0.0.1 repeat 1"}, 5))
+	if context := c.read(&reply); context != 5 || reply.Retval != 0 || !strings.Contains(reply.Reply, "1 sent, 1 received") {
+		t.Errorf("%+v", reply)
+	}
 }

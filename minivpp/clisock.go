@@ -3,9 +3,13 @@ package minivpp
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The CLI socket, for vppctl: telnet over a unix socket, as VPP's cli-listen. The client is asked for its terminal type;
@@ -129,7 +133,7 @@ func (s *Server) serveCLI(ctx context.Context, conn *net.UnixConn) {
 			if t.person && echo != "" && !write([]byte(echo)) {
 				return
 			}
-			if done && !s.runLine(ctx, &t, line, write) {
+			if done && !s.runLine(ctx, conn, &t, line, write) {
 				return
 			}
 		}
@@ -137,7 +141,7 @@ func (s *Server) serveCLI(ctx context.Context, conn *net.UnixConn) {
 }
 
 // runLine runs a command and sends its output. It reports whether the session goes on.
-func (s *Server) runLine(ctx context.Context, t *terminal, line string, write func([]byte) bool) bool {
+func (s *Server) runLine(ctx context.Context, conn *net.UnixConn, t *terminal, line string, write func([]byte) bool) bool {
 	line = strings.TrimSpace(line)
 	switch line {
 	case "quit", "exit", "q":
@@ -145,8 +149,12 @@ func (s *Server) runLine(ctx context.Context, t *terminal, line string, write fu
 	}
 	var out string
 	if line != "" {
-		// What went wrong is part of the text.
-		out, _ = s.command(ctx, line)
+		run := func(ctx context.Context) { out, _ = s.command(ctx, line) } // what went wrong is part of the text
+		if at, _, _ := s.parse(line); at.slow {
+			attended(ctx, conn, t.person, run)
+		} else {
+			run(ctx)
+		}
 		out = strings.ReplaceAll(out, "\n", "\r\n")
 	}
 	if t.person {
@@ -155,4 +163,41 @@ func (s *Server) runLine(ctx context.Context, t *terminal, line string, write fu
 		out += "\x00"
 	}
 	return write([]byte(out))
+}
+
+// attended runs fn until the client hangs up, or, if it is a person, presses a key, as VPP's ping does. What the client sends
+// meanwhile stays unread.
+func attended(ctx context.Context, conn *net.UnixConn, person bool, fn func(context.Context)) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return // it is closed
+	}
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		// An error is the deadline below, or the end of the server.
+		_ = raw.Read(func(fd uintptr) bool {
+			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			switch {
+			case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
+				return false
+			case n > 0 && !person, n == 0 && err == nil && !hungUp(fd):
+				return true // the next commands; or there are none, and it still wants the answers
+			}
+			cancel()
+			return true
+		})
+	})
+	fn(ctx)
+	_ = conn.SetReadDeadline(time.Unix(1, 0))
+	watch.Wait()
+	_ = conn.SetReadDeadline(time.Time{})
+}
+
+// hungUp tells a client that is gone from one that has only finished sending.
+func hungUp(fd uintptr) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
 }

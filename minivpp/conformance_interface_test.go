@@ -26,13 +26,23 @@ func TestCompatibility(t *testing.T) {
 	dataplanetest.Each(t, func(t *testing.T, d *dataplanetest.Dataplane) {
 		v := connect(t, d)
 		report, err := binapi.Check(v.ctx, v.conn, d.APISocket)
-		if err != nil || len(report.Rows) != 0 {
-			t.Errorf("%v\n%s", err, report)
-		}
+		v.ok(err, "check")
 		ch, err := v.conn.NewAPIChannel()
 		v.ok(err, "new channel")
 		defer ch.Close()
-		v.ok(ch.CheckCompatiblity(binapi.Messages()...), "CheckCompatiblity")
+		for _, g := range binapi.Groups() {
+			// VPP's own TCP and probes; minivpp's are Go methods, and it says that it has no such messages.
+			if d.Kind == dataplanetest.Embedded && (g.Feature == binapi.Session || g.Feature == binapi.Probe) {
+				if report.Supports(g.Feature) {
+					t.Errorf("minivpp has the messages of %s", g.Feature)
+				}
+				continue
+			}
+			if !report.Supports(g.Feature) {
+				t.Errorf("%s:\n%s", g.Feature, report)
+			}
+			v.ok(ch.CheckCompatiblity(g.Messages...), "CheckCompatiblity")
+		}
 	})
 }
 

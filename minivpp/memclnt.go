@@ -44,7 +44,7 @@ func (s *Server) vpeModule() module {
 
 func (s *Server) vlibModule() module {
 	return module{vlib.APIFile, vlib.APIVersion, vlib.VersionCrc, []group{
-		unary(s.cliInband),
+		{{proto: new(vlib.CliInband), serve: s.cliInband}, {proto: new(vlib.CliInbandReply)}},
 		unary(s.showThreads),
 	}}
 }
@@ -137,7 +137,7 @@ func (s *Server) getFirstMsgID(_ *client, q *memclnt.GetFirstMsgID, r *memclnt.G
 // showVersion says what this is, and does not claim to be a VPP.
 func (s *Server) showVersion(_ *client, _ *vpe.ShowVersion, r *vpe.ShowVersionReply) error {
 	r.Program = program
-	r.Version = clip(s.cfg.Version, 31)
+	r.Version = clip(program+" "+s.cfg.Version, 31)
 	return nil
 }
 

@@ -11,11 +11,7 @@ import (
 	"rlr/minivpp/plane"
 )
 
-// Limits of what a client may ask of ping.
-const (
-	maxPings        = 16 // at a time and client
-	maxPingInterval = time.Hour
-)
+const maxPingInterval = time.Hour
 
 // wantPingFinishedEvents answers at once, pings in table 0, and then sends the counts to the client that asked.
 func (s *Server) wantPingFinishedEvents(c *client, q *ping.WantPingFinishedEvents, _ *ping.WantPingFinishedEventsReply) error {
@@ -23,26 +19,16 @@ func (s *Server) wantPingFinishedEvents(c *client, q *ping.WantPingFinishedEvent
 	if !dst.IsValid() {
 		return api.INVALID_ADDRESS_FAMILY
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.pings >= maxPings {
-		return api.EAGAIN
-	}
-	c.pings++
-	c.wg.Go(func() {
+	return c.beside(func() {
 		var result plane.PingResult
 		if q.Repeat > 0 { // the plane takes 0 for its default
 			// A destination that cannot be pinged has 0 requests sent: VPP's event has no error either.
 			result, _ = s.Ping(c.ctx, plane.PingRequest{
 				Interface: plane.NoInterface, Dst: dst, Count: int(min(q.Repeat, math.MaxInt32)), Interval: interval(q.Interval),
-			}, func(plane.PingReply) {})
+			}, nil)
 		}
-		c.mu.Lock()
-		c.pings--
-		c.mu.Unlock()
 		c.post(&ping.PingFinishedEvent{RequestCount: uint32(result.Sent), ReplyCount: uint32(result.Received)})
 	})
-	return nil
 }
 
 // interval makes a duration of seconds that a client sent. The plane takes 0 for its default, so the shortest is 1 ms.

@@ -18,19 +18,6 @@ import (
 
 // Routes, FIB sources and FIB tables: the unicast part of ip.api, and fib.api.
 
-// sourceAPI is the id of FIB_SOURCE_API in VPP 26.06: what ip_route_add_del writes as, and the v2 message without a source.
-// It is looked up by name when the server starts.
-const sourceAPI = "API"
-
-func (s *Server) apiSource() uint8 {
-	for _, src := range s.Sources() {
-		if src.Name == sourceAPI {
-			return src.ID
-		}
-	}
-	return 0
-}
-
 func (s *Server) ipRouteAddDel(_ *client, q *ip.IPRouteAddDel, r *ip.IPRouteAddDelReply) error {
 	var err error
 	r.StatsIndex, err = s.routeAddDel(q.IsAdd, q.IsMultipath, ip.IPRouteV2{
@@ -48,9 +35,6 @@ func (s *Server) ipRouteAddDelV2(_ *client, q *ip.IPRouteAddDelV2, r *ip.IPRoute
 func (s *Server) routeAddDel(add, multipath bool, route ip.IPRouteV2) (statsIndex uint32, err error) {
 	const none = ^uint32(0)
 	update := plane.RouteUpdate{Source: route.Src, Multipath: multipath}
-	if update.Source == 0 {
-		update.Source = s.apiSource()
-	}
 	if len(route.Paths) > 0 {
 		update.Paths = make([]plane.Path, len(route.Paths))
 	}
@@ -59,12 +43,10 @@ func (s *Server) routeAddDel(add, multipath bool, route ip.IPRouteV2) (statsInde
 			return none, err
 		}
 	}
-	pfx := binapi.FromPrefix(route.Prefix)
+	pfx := binapi.FromPrefix(route.Prefix) // VPP too takes host bits and forgets them
 	if !pfx.IsValid() {
 		return none, api.INVALID_PREFIX_LENGTH
 	}
-	// VPP too takes a prefix with host bits and forgets them.
-	pfx = pfx.Masked()
 	if !add {
 		_, err := s.DelRoute(route.TableID, pfx, update)
 		return none, err
@@ -160,20 +142,10 @@ func (s *Server) lookup(tableID uint32, prefix ip_types.Prefix, exact bool) (pla
 	if !pfx.IsValid() {
 		return plane.RouteEntry{}, api.NO_SUCH_ENTRY
 	}
-	pfx = pfx.Masked()
-	switch {
-	case exact:
+	if exact {
 		return s.LookupExact(tableID, pfx)
-	case pfx.IsSingleIP():
-		return s.Lookup(tableID, pfx.Addr())
 	}
-	for bits := pfx.Bits(); bits >= 0; bits-- {
-		e, err := s.LookupExact(tableID, netip.PrefixFrom(pfx.Addr(), bits).Masked())
-		if !errors.Is(err, api.NO_SUCH_ENTRY) {
-			return e, err
-		}
-	}
-	return plane.RouteEntry{}, api.NO_SUCH_ENTRY
+	return s.LookupPrefix(tableID, pfx)
 }
 
 func (s *Server) fibSourceAdd(_ *client, q *fib.FibSourceAdd, r *fib.FibSourceAddReply) error {
@@ -239,12 +211,11 @@ func (s *Server) ipTableFlush(_ *client, q *ip.IPTableFlush, _ *ip.IPTableFlushR
 			}
 		}
 	}
-	source := s.apiSource()
 	for _, e := range s.entries(q.Table, 0) {
-		if !slices.Contains(e.Sources, source) {
+		if !slices.Contains(e.Sources, plane.SourceAPI) {
 			continue
 		}
-		if _, err := s.DelRoute(q.Table.TableID, e.Prefix, plane.RouteUpdate{Source: source}); err != nil {
+		if _, err := s.DelRoute(q.Table.TableID, e.Prefix, plane.RouteUpdate{Source: plane.SourceAPI}); err != nil {
 			return err
 		}
 	}

@@ -6,8 +6,8 @@
 // compatibility check tells the truth; a field or flag of an implemented message that is not implemented is answered with
 // VPP's own error value. docs/minivpp.md lists what there is.
 //
-// One goroutine reads each client and works through its requests in order; one writes to it; one more, for all clients,
-// turns the plane's events into messages. The plane has its own locks, so clients do not wait for each other.
+// One goroutine reads each client and works through its requests in order, but for pings, which run beside them; one writes
+// to it; one more, for all clients, turns the plane's events into messages. The plane has its own locks, so clients do not wait for each other.
 package minivpp
 
 import (
@@ -37,7 +37,7 @@ type Config struct {
 	StatsSocket string // VPP's statseg, usually stats.sock
 	CLISocket   string // VPP's cli-listen, for vppctl
 	RuntimeDir  string // where a memif socket with a relative name is; "" = the directory of APISocket
-	Version     string // shown by "show version"; "" = "development"
+	Version     string // of the program, shown by "show version"; "" = "unversioned"
 	Log         *logrus.Entry
 }
 
@@ -79,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.RuntimeDir = filepath.Dir(cfg.APISocket)
 	}
 	if cfg.Version == "" {
-		cfg.Version = "development"
+		cfg.Version = "unversioned"
 	}
 	if cfg.Log == nil {
 		quiet := logrus.New()
@@ -214,13 +214,17 @@ func listen(ctx context.Context, network, path string) (*net.UnixListener, error
 	}}
 	l, err := config.Listen(ctx, network, path)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		if conn, dialErr := net.Dial(network, path); dialErr == nil {
-			conn.Close()
-			return nil, fmt.Errorf("listening on %s: another process serves it: %w", path, err)
-		}
 		info, statErr := os.Lstat(path)
 		if statErr != nil || info.Mode().Type() != os.ModeSocket {
 			return nil, fmt.Errorf("listening on %s: it exists and is not a socket: %w", path, err)
+		}
+		conn, dialErr := net.Dial(network, path)
+		if dialErr == nil {
+			conn.Close()
+		}
+		// Any other answer comes from somebody who lives: EAGAIN from one who is too busy, EPROTOTYPE from another kind.
+		if !errors.Is(dialErr, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("listening on %s: another process serves it: %w", path, err)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("removing an abandoned socket: %w", err)

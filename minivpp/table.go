@@ -115,7 +115,10 @@ func dump[Q, D any, PQ wire[Q], PD wire[D]](fn func(c *client, q PQ, send func(P
 			if !c.decode(data, q) {
 				return
 			}
-			fn(c, q, func(d PD) { c.send(context, d) })
+			fn(c, q, func(d PD) {
+				c.send(context, d)
+				_ = c.throttle() // of a client that is given up, nothing more is sent; the reader hears of it
+			})
 		}},
 		{proto: PD(new(D))},
 	}

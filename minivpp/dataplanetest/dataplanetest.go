@@ -143,7 +143,7 @@ socksvr { socket-name %[1]s/api.sock }
 statseg { socket-name %[1]s/stats.sock size 32M }
 api-segment { prefix %[2]s }
 memory { main-heap-size 128M }
-buffers { buffers-per-numa 4096 default data-size 2048 }
+buffers { buffers-per-numa 4096 default data-size 2048 page-size 4k }
 session { enable use-app-socket-api use-private-rx-mqs }
 plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin ping_plugin.so { enable } }
 `

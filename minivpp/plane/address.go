@@ -131,8 +131,7 @@ func (p *Plane) addressesGoneLocked(i *iface) {
 		}
 		return i.lender == nil
 	}
-	i.near4.flush(gone)
-	i.near6.flush(gone)
+	p.flushLocked(i, gone)
 	p.syncAdjLocked(i)
 }
 
@@ -206,7 +205,7 @@ func (p *Plane) enableIP6Locked(i *iface, a netip.Addr) bool {
 func (p *Plane) disableIP6Locked(i *iface) {
 	if i.ip6Locks--; i.ip6Locks <= 0 {
 		i.ip6Locks, i.ll = 0, netip.Addr{}
-		i.near6.flush(notStatic)
+		p.flushLocked(i, notStatic6)
 	}
 }
 
@@ -309,36 +308,64 @@ func lastAddr4(pfx netip.Prefix) netip.Addr {
 // prefixes cover, as VPP's adjacency source does.
 func (p *Plane) syncAdjLocked(i *iface) {
 	want := map[netip.Addr]*table{}
-	if !i.deleted {
-		i.near4.each(func(n *neighbor) { p.wantAdj(i, i.t4, n, want) })
-		i.near6.each(func(n *neighbor) { p.wantAdj(i, i.t6, n, want) })
-	}
-	for a, t := range i.adj {
-		if want[a] != t {
-			if p.tables[t.tableKey] == t {
-				p.unsetLocked(t, netip.PrefixFrom(a, a.BitLen()), SourceAdj)
+	for _, near := range [2]*neighbors{&i.near4, &i.near6} {
+		near.each(func(n *neighbor) {
+			if t := p.adjTable(i, n); t != nil {
+				want[n.addr] = t
 			}
-			delete(i.adj, a)
-		}
+		})
+	}
+	for a := range i.adj {
+		p.setAdjLocked(i, a, want[a])
 	}
 	for a, t := range want {
-		if i.adj[a] == nil {
-			p.setLocked(t, netip.PrefixFrom(a, a.BitLen()), SourceAdj, []Path{{Addr: a, SwIfIndex: i.index, Weight: 1}})
-			i.adj[a] = t
-		}
+		p.setAdjLocked(i, a, t)
 	}
 }
 
-func (p *Plane) wantAdj(i *iface, t *table, n *neighbor, want map[netip.Addr]*table) {
-	if n.noFIB || !n.complete() || n.addr.IsLinkLocalUnicast() {
+// syncNeighborLocked is syncAdjLocked for one address: an interface may have tens of thousands.
+func (p *Plane) syncNeighborLocked(i *iface, a netip.Addr) {
+	var want *table
+	if n := i.near(a).get(a); n != nil {
+		want = p.adjTable(i, n)
+	}
+	p.setAdjLocked(i, a, want)
+}
+
+// setAdjLocked makes t, or with nil no table, hold a neighbour's host route.
+func (p *Plane) setAdjLocked(i *iface, a netip.Addr, t *table) {
+	have := i.adj[a]
+	if have == t {
 		return
+	}
+	pfx := netip.PrefixFrom(a, a.BitLen())
+	if have != nil && p.tables[have.tableKey] == have {
+		p.unsetLocked(have, pfx, SourceAdj)
+	}
+	if t == nil {
+		delete(i.adj, a)
+		return
+	}
+	p.setLocked(t, pfx, SourceAdj, []Path{{Addr: a, SwIfIndex: i.index, Weight: 1}})
+	i.adj[a] = t
+}
+
+// adjTable is where a neighbour has a host route, nil when it has none.
+func (p *Plane) adjTable(i *iface, n *neighbor) *table {
+	if i.deleted || n.noFIB || !n.complete() || n.addr.IsLinkLocalUnicast() {
+		return nil
+	}
+	t := i.t4
+	if n.addr.Is6() {
+		t = i.t6
 	}
 	_, e, ok := t.routes.LookupPrefixLPM(netip.PrefixFrom(n.addr, n.addr.BitLen()-1))
 	if !ok || len(e.list.paths) != 1 {
-		return
+		return nil
 	}
 	cover := &e.list.paths[0]
-	if cover.Type == PathNormal && !cover.Addr.IsValid() && e.list.ifaces[0] == i {
-		want[n.addr] = t
+	if cover.Type != PathNormal || cover.Addr.IsValid() || e.list.ifaces[0] != i {
+		return nil
 	}
+	return t
 }

@@ -37,7 +37,6 @@ const (
 	verdictProhibit                   // ICMP
 	verdictLookup                     // again, in another table
 	verdictNoRoute                    // the default entry: nobody has a route
-	verdictLinkLocal                  // the destination's scope is the interface
 )
 
 // hop is one resolved way.

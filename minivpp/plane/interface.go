@@ -135,8 +135,7 @@ func (p *Plane) removeIfaceLocked(i *iface) {
 	i.admin, i.link, i.deleted = false, false, true
 	i.addrs4, i.addrs6, i.ip6Locks, i.ll = nil, nil, 0, netip.Addr{}
 	p.syncRoutesLocked(i)
-	i.near4.flush(nil)
-	i.near6.flush(nil)
+	p.flushLocked(i, nil)
 	p.syncAdjLocked(i)
 	p.forgetListsLocked(i)
 	p.ifaces[i.index] = nil
@@ -294,8 +293,7 @@ func (p *Plane) SetAdmin(idx uint32, up bool) error {
 		p.ifaceGen++
 		p.syncRoutesLocked(i)
 		if !up {
-			i.near4.flush(notStatic)
-			i.near6.flush(notStatic)
+			p.flushLocked(i, notStatic)
 		}
 		p.syncAdjLocked(i)
 		p.emitInterface(i)
@@ -313,9 +311,8 @@ func (p *Plane) setLink(i *iface, up bool) {
 	i.link = up
 	p.ifaceGen++
 	if !up {
-		i.near4.flush(notStatic)
-		i.near6.flush(notStatic)
-		p.clerk.touch(i)
+		p.flushLocked(i, notStatic)
+		p.clerk.touchAll(i)
 	}
 	p.emitInterface(i)
 }

@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
-	"time"
 
 	"go.fd.io/govpp/api"
 
 	"rlr/memif"
 )
-
-// listenGrace is how long CreateMemif waits for a master to fail at once.
-const listenGrace = 10 * time.Millisecond
 
 // SetMemifSocket names a socket path, for memif_socket_filename_add_del. Naming it again the same does nothing. A relative path
 // is the caller's to complete.
@@ -117,20 +113,18 @@ func (p *Plane) CreateMemif(cfg MemifConfig) (uint32, error) {
 		return NoInterface, api.INVALID_ARGUMENT
 	}
 	d := p.startDevice(i, port, int(cfg.Queues))
-	if cfg.Role == MemifMaster {
-		select {
-		case <-d.failed:
-			p.ctl.Lock()
-			p.mu.Lock()
-			p.removeIfaceLocked(i)
-			p.mu.Unlock()
-			p.ctl.Unlock()
-			d.stop()
-			return NoInterface, api.SYSCALL_ERROR_4
-		case <-time.After(listenGrace):
-		}
+	select {
+	case <-port.Ready():
+		return i.index, nil
+	case <-d.failed: // a master that cannot listen
+		p.ctl.Lock()
+		p.mu.Lock()
+		p.removeIfaceLocked(i)
+		p.mu.Unlock()
+		p.ctl.Unlock()
+		d.stop()
+		return NoInterface, api.SYSCALL_ERROR_4
 	}
-	return i.index, nil
 }
 
 // DeleteMemif removes a memif; when it returns, its socket is free.

@@ -9,6 +9,7 @@ package plane
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -64,6 +65,8 @@ func (n *neighbor) complete() bool { return n.mac.Load() != 0 }
 
 func notStatic(n *neighbor) bool { return !n.static }
 
+func notStatic6(n *neighbor) bool { return !n.static && n.addr.Is6() }
+
 // neighbors is the table of one interface and family.
 type neighbors struct {
 	iface      *iface
@@ -85,15 +88,29 @@ func (t *neighbors) each(fn func(*neighbor)) {
 	}
 }
 
-// flush forgets the neighbours that gone accepts, all when it is nil.
-func (t *neighbors) flush(gone func(*neighbor) bool) {
+// flushLocked forgets an interface's neighbours that gone accepts, all when it is nil, and says so to who wants to know.
+func (p *Plane) flushLocked(i *iface, gone func(*neighbor) bool) {
+	for _, t := range [2]*neighbors{&i.near4, &i.near6} {
+		for _, n := range t.flush(gone) {
+			p.events.emit(Event{Kind: EventNeighborRemoved, Interface: i.index, Neighbor: n.export(p.now())})
+		}
+	}
+}
+
+// flush removes entries and returns those that were complete.
+func (t *neighbors) flush(gone func(*neighbor) bool) (known []*neighbor) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, n := range t.m {
-		if gone == nil || gone(n) {
-			t.removeLocked(n)
+		if gone != nil && !gone(n) {
+			continue
 		}
+		if n.complete() {
+			known = append(known, n)
+		}
+		t.removeLocked(n)
 	}
+	return known
 }
 
 func (t *neighbors) removeLocked(n *neighbor) {
@@ -112,6 +129,12 @@ func (t *neighbors) find(a netip.Addr) uint64 {
 		return n.mac.Load()
 	}
 	return 0
+}
+
+func (t *neighbors) get(a netip.Addr) *neighbor {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.m[a]
 }
 
 // await leaves a packet with an incomplete neighbour, and reports whether the caller shall send the first probe. It returns the
@@ -211,7 +234,7 @@ func (p *Plane) AddNeighbor(idx uint32, add Neighbor) (statsIndex uint32, err er
 		if err != nil {
 			return err
 		}
-		p.syncAdjLocked(i)
+		p.syncNeighborLocked(i, a)
 		if !add.Static {
 			p.clerk.due(p.now() + confirmAfter)
 		}
@@ -269,7 +292,7 @@ func (p *Plane) DelNeighbor(idx uint32, a netip.Addr) error {
 		gone := n.export(p.now())
 		t.removeLocked(n)
 		t.mu.Unlock()
-		p.syncAdjLocked(i)
+		p.syncNeighborLocked(i, a)
 		p.events.emit(Event{Kind: EventNeighborRemoved, Interface: idx, Neighbor: gone})
 		return nil
 	})
@@ -324,13 +347,13 @@ func (p *Plane) release(i *iface, a netip.Addr, released []parked) {
 // clerk remembers what has to be done outside the packets' path.
 type clerk struct {
 	mu    sync.Mutex
-	dirty map[*iface]struct{} // neighbours changed
-	when  int64               // the next look at the neighbours; 0: none
+	dirty map[*iface]map[netip.Addr]struct{} // these neighbours changed; nil: all
+	when  int64                              // the next look at the neighbours; 0: none
 	wake  chan struct{}
 }
 
 func (c *clerk) init() {
-	c.dirty = map[*iface]struct{}{}
+	c.dirty = map[*iface]map[netip.Addr]struct{}{}
 	c.wake = make(chan struct{}, 1)
 }
 
@@ -341,11 +364,26 @@ func (c *clerk) nudge() {
 	}
 }
 
-// touch asks for the interface's host routes to be brought up to date.
-func (c *clerk) touch(i *iface) {
+// touchAll asks for the interface's host routes to be brought up to date.
+func (c *clerk) touchAll(i *iface) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.dirty[i] = struct{}{}
+	c.dirty[i] = nil
+	c.nudge()
+}
+
+// touch is touchAll for one neighbour.
+func (c *clerk) touch(i *iface, a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	some, noted := c.dirty[i]
+	if !noted {
+		some = map[netip.Addr]struct{}{}
+		c.dirty[i] = some
+	}
+	if some != nil {
+		some[a] = struct{}{}
+	}
 	c.nudge()
 }
 
@@ -359,13 +397,12 @@ func (c *clerk) due(when int64) {
 	}
 }
 
-func (c *clerk) take(now int64) (dirty []*iface, look bool) {
+func (c *clerk) take(now int64) (dirty map[*iface]map[netip.Addr]struct{}, look bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := range c.dirty {
-		dirty = append(dirty, i)
+	if len(c.dirty) > 0 {
+		dirty, c.dirty = c.dirty, map[*iface]map[netip.Addr]struct{}{}
 	}
-	clear(c.dirty)
 	if c.when != 0 && c.when <= now {
 		c.when, look = 0, true
 	}
@@ -393,18 +430,37 @@ func (p *Plane) runClerk(ctx context.Context) {
 		case <-timer.C:
 		}
 		dirty, look := p.clerk.take(p.now())
-		if len(dirty) > 0 {
-			p.ctl.Lock()
-			p.mu.Lock()
-			for _, i := range dirty {
-				p.syncAdjLocked(i)
-			}
-			p.mu.Unlock()
-			p.ctl.Unlock()
+		for i, some := range dirty {
+			p.syncDirty(i, some)
 		}
 		if look {
 			p.lookAfterNeighbors()
 		}
+	}
+}
+
+// syncBatch is for how many neighbours at a time packets have to wait.
+const syncBatch = 64
+
+// syncDirty brings host routes up to date: of some neighbours, or with nil of all.
+func (p *Plane) syncDirty(i *iface, some map[netip.Addr]struct{}) {
+	locked := func(fn func()) {
+		p.ctl.Lock()
+		defer p.ctl.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		fn()
+	}
+	if some == nil {
+		locked(func() { p.syncAdjLocked(i) })
+		return
+	}
+	for batch := range slices.Chunk(slices.Collect(maps.Keys(some)), syncBatch) {
+		locked(func() {
+			for _, a := range batch {
+				p.syncNeighborLocked(i, a)
+			}
+		})
 	}
 }
 
@@ -413,7 +469,6 @@ func (p *Plane) lookAfterNeighbors() {
 	now := p.now()
 	w := p.begin()
 	next := int64(0)
-	var touched []*iface
 	for _, i := range p.ifaces {
 		if i == nil {
 			continue
@@ -428,7 +483,7 @@ func (p *Plane) lookAfterNeighbors() {
 			}
 			for _, n := range dead {
 				if n.complete() {
-					touched = append(touched, i)
+					p.clerk.touch(i, n.addr)
 					p.events.emit(Event{Kind: EventNeighborRemoved, Interface: i.index, Neighbor: n.export(now)})
 				}
 				for _, q := range n.waiting {
@@ -438,9 +493,6 @@ func (p *Plane) lookAfterNeighbors() {
 		}
 	}
 	w.finish()
-	for _, i := range touched {
-		p.clerk.touch(i)
-	}
 	if next != 0 {
 		p.clerk.due(max(next, now+probeInterval))
 	}

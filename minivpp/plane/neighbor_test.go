@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -412,5 +413,35 @@ func TestScan(t *testing.T) {
 	defer n.mu.RUnlock()
 	if len(n.m) != maxIncomplete || n.incomplete != maxIncomplete {
 		t.Errorf("%d entries, %d incomplete", len(n.m), n.incomplete)
+	}
+}
+
+// TestManyNeighbors: each newcomer costs as much as the first one did, so that a crowded or hostile link does not stop the
+// plane; the host routes follow; and when the interface goes down, all are told to be gone.
+func TestManyNeighbors(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	idx := r.port("10.0.0.1/8")
+	r.ports[0].loss.Store(true) // nobody reads the answers
+	var removed atomic.Int64
+	r.Subscribe(func(e Event) {
+		if e.Kind == EventNeighborRemoved {
+			removed.Add(1)
+		}
+	})
+	const crowd = 20_000
+	addr := func(n int) string { return sprintf("10.%d.%d.%d", 1+n>>16, n>>8&255, n&255) }
+	for n := range crowd {
+		r.ports[0].in <- arp(1, everybody, theirs(0), [6]byte{}, addr(n), "10.0.0.1")
+	}
+	eventually(t, "all neighbours are known", func() bool { return len(r.Neighbors(idx, false)) == crowd })
+	eventually(t, "the last one has a host route", func() bool {
+		_, err := r.LookupExact(0, mustPrefix(addr(crowd-1)+"/32"))
+		return err == nil
+	})
+	r.ok(r.SetAdmin(idx, false))
+	eventually(t, "all are gone", func() bool { return removed.Load() == crowd })
+	if _, err := r.LookupExact(0, mustPrefix(addr(0)+"/32")); err != api.NO_SUCH_ENTRY {
+		t.Error(err)
 	}
 }

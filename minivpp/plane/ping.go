@@ -44,8 +44,8 @@ func (p *Plane) Ping(ctx context.Context, r PingRequest, each func(PingReply)) (
 	id := uint16(rand.Uint32())
 	var result PingResult
 	answered := 0
-	sent := make([]time.Time, r.Count)
-	seen := make([]bool, r.Count)
+	// When the requests left whose answers may still come, by sequence number: a long series uses the numbers again.
+	sent := make([]time.Time, min(r.Count, 1<<16))
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
@@ -59,8 +59,8 @@ func (p *Plane) Ping(ctx context.Context, r PingRequest, each func(PingReply)) (
 			if result.Sent == r.Count {
 				return result, nil
 			}
-			sent[result.Sent] = time.Now()
-			if _, err := b.Write(echoRequest(r, id, uint16(result.Sent))); err != nil && result.Sent == 0 {
+			sent[result.Sent%len(sent)] = time.Now()
+			if _, err := b.Write(echoRequest(r, id, uint16(result.Sent))); err != nil && result.Sent == 0 && ctx.Err() == nil {
 				return result, fmt.Errorf("ping %v: %w", r.Dst, err)
 			}
 			result.Sent++
@@ -70,12 +70,12 @@ func (p *Plane) Ping(ctx context.Context, r PingRequest, each func(PingReply)) (
 			}
 		case k := <-b.in:
 			reply, ok := parseReply(k, r.Dst, id)
-			if !ok || reply.Seq >= result.Sent || seen[reply.Seq] {
+			if !ok || reply.Seq >= len(sent) || sent[reply.Seq].IsZero() {
 				continue
 			}
-			seen[reply.Seq] = true
 			answered++
 			reply.RTT = time.Since(sent[reply.Seq])
+			sent[reply.Seq] = time.Time{}
 			if reply.Reply {
 				result.Received++
 			}

@@ -229,3 +229,27 @@ func TestSourceFor(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPingLong: sequence numbers have 16 bits, and nobody's count decides how much memory there is.
+func TestPingLong(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.port("10.0.0.1/24")
+	const count = 1<<16 + 500
+	var times [1 << 16]int
+	again := 0
+	res, err := r.Ping(testContext(t), PingRequest{Interface: NoInterface, Dst: mustAddr("10.0.0.1"), Count: count, Interval: 1, Size: 1}, func(reply PingReply) {
+		if times[reply.Seq]++; times[reply.Seq] == 2 {
+			again++
+		}
+	})
+	// At this speed some answers find the probe's queue full.
+	if err != nil || res.Sent != count || res.Received > count || again == 0 {
+		t.Errorf("%+v %v, %d numbers were used again", res, err, again)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := r.Ping(ctx, PingRequest{Interface: NoInterface, Dst: mustAddr("10.0.0.1"), Count: 1<<31 - 1}, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}

@@ -330,7 +330,7 @@ func (w *worker) learned(i *iface, a netip.Addr, mac [6]byte, how learning) {
 	if !changed {
 		return
 	}
-	w.p.clerk.touch(i)
+	w.p.clerk.touch(i, a)
 	w.p.clerk.due(w.now + confirmAfter)
 	w.p.events.emit(Event{Kind: EventNeighborAdded, Interface: i.index, Neighbor: Neighbor{Interface: i.index, Addr: a, MAC: mac}})
 }
