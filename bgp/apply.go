@@ -175,7 +175,7 @@ func (s *Speaker) ids() map[netip.Addr]netip.Addr {
 func (s *Speaker) startPeer(r *running, p *peer) error {
 	ctx, cancel := context.WithCancel(r.ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { p.run(ctx, r.give) })
+	wg.Go(func() { p.run(ctx, r) })
 	r.peers[p] = func() {
 		cancel()
 		wg.Wait()
@@ -205,6 +205,7 @@ func (r *running) addLocked(p *peer) error {
 		Transport: &api.Transport{PassiveMode: true, LocalAddress: anyAddr.String()},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: uint64(n.HoldTime.Seconds()), KeepaliveInterval: max(uint64(n.HoldTime.Seconds())/3, 1), // RFC 4271 §4.4
+			IdleHoldTimeAfterReset: idleAfterReset,
 		}},
 		RouteReflector: &api.RouteReflector{
 			RouteReflectorClient: n.RouteReflectorClient, RouteReflectorClusterId: p.local.cluster.String(),

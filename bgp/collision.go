@@ -103,12 +103,12 @@ func (p *peer) resolveOpenConfirm() {
 		// The peer's identifier is the higher one, or the older connection was the peer's too: the new one stays.
 		in := p.in
 		if !p.sess.swap(in) {
-			p.sess.cease(ceaseCollision, nil, causeQuiet) // the new one waits until GoBGP wants a session again
+			p.sess.cease(&p.work, ceaseCollision, nil, causeQuiet) // the new one waits until GoBGP wants a session again
 			return
 		}
 		p.in, p.sessWire = nil, in
 		p.log.WithField("dialed", old.dialed).Debug("connection lost a collision")
-		old.refuse(bgp.BGP_ERROR_CEASE, ceaseCollision, nil)
+		old.refuse(&p.work, bgp.BGP_ERROR_CEASE, ceaseCollision, nil)
 		p.status.opened(in, p.sess)
 	}
 }

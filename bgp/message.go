@@ -199,6 +199,11 @@ type tap struct {
 	lost   bool   // the stream made no sense: GoBGP ends the session, we stop looking
 }
 
+// inNotice reports whether the message in progress is a NOTIFICATION whose body is to come.
+func (t *tap) inNotice() bool {
+	return !t.lost && t.have == headerLen && t.header[18] == bgp.BGP_MSG_NOTIFICATION
+}
+
 // feed takes the next bytes.
 func (t *tap) feed(b []byte, message func(typ uint8, notice []byte)) {
 	for len(b) > 0 && !t.lost {

@@ -37,6 +37,9 @@ func (s *Speaker) Sessions() []Session {
 	ids := make([]string, 0, len(s.cfg.Neighbors))
 	for _, n := range s.cfg.Neighbors {
 		p := s.peers[n.Address]
+		if p == nil {
+			continue // Apply is removing it
+		}
 		sessions = append(sessions, p.status.snapshot(*p.config()))
 		ids = append(ids, p.id.String())
 	}

@@ -37,8 +37,8 @@ type peer struct {
 
 	// Of the goroutine.
 	ctx       context.Context
-	give      func(*session) // to GoBGP
-	out, in   *wire          // candidates: made by us, made by the peer
+	gobgp     gobgpSide
+	out, in   *wire // candidates: made by us, made by the peer
 	sess      *session
 	sessWire  *wire // the chosen one
 	sessTaken bool
@@ -57,6 +57,12 @@ type peer struct {
 	status peerStatus
 }
 
+// gobgpSide is what a peer needs of GoBGP.
+type gobgpSide interface {
+	give(*session)
+	resetLost(*peer) error // ends the established session of a peer; it waits for GoBGP to take the order
+}
+
 // localSpeaker is what a peer must know of us.
 type localSpeaker struct {
 	as      uint32
@@ -70,6 +76,8 @@ const (
 	collisionGrace = 2 * time.Second
 	// proofDelay is how long after the probe messages may still be old ones, on their way when the peer lost the session.
 	proofDelay = time.Second
+	// hurryEvery is how often a lost session is spared GoBGP's idle time.
+	hurryEvery = 10 * time.Second
 	// probePoll is how often a session that has to prove itself is looked at.
 	probePoll = 100 * time.Millisecond
 	// giveRetry is when a session is offered to GoBGP again if nothing was heard from it; longer than it stays idle.
@@ -106,8 +114,8 @@ func (p *peer) post(f func()) bool {
 }
 
 // run is the peer's goroutine. At its end every connection is closed.
-func (p *peer) run(ctx context.Context, give func(*session)) {
-	p.ctx, p.give = ctx, give
+func (p *peer) run(ctx context.Context, gobgp gobgpSide) {
+	p.ctx, p.gobgp = ctx, gobgp
 	p.dialAt = time.Now().Add(firstDial/2 + rand.N(firstDial/2))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -166,11 +174,11 @@ func (p *peer) shutdown(subcode uint8, data []byte, why string) <-chan struct{} 
 		for _, w := range []*wire{p.out, p.in} {
 			if w != nil {
 				p.forget(w)
-				w.refuse(bgp.BGP_ERROR_CEASE, subcode, data)
+				w.refuse(&p.work, bgp.BGP_ERROR_CEASE, subcode, data)
 			}
 		}
 		if p.sess != nil {
-			p.sess.cease(subcode, data, why)
+			p.sess.cease(&p.work, subcode, data, why)
 		}
 	})
 	if !ok {
@@ -196,7 +204,7 @@ func (p *peer) reset() {
 		if p.sess == nil || p.closing {
 			return
 		}
-		p.sess.cease(ceaseReset, nil, "Cease: Administrative Reset (sent)")
+		p.sess.cease(&p.work, ceaseReset, nil, "Cease: Administrative Reset (sent)")
 	})
 	p.retry()
 }
@@ -258,7 +266,7 @@ func (p *peer) nextStep(now time.Time) time.Duration {
 // accepted takes a connection that the listener has attributed to this neighbour.
 func (p *peer) accepted(w *wire) {
 	if p.closing || p.ctx.Err() != nil {
-		w.refuse(bgp.BGP_ERROR_CEASE, ceaseRejected, nil) // RFC 4486 §4
+		w.refuse(&p.work, bgp.BGP_ERROR_CEASE, ceaseRejected, nil) // RFC 4486 §4
 		return
 	}
 	if p.in != nil { // the peer gave up its earlier one, or should have
@@ -277,13 +285,20 @@ func (p *peer) adopt(w *wire) {
 	if p.sess != nil && p.sessWire == nil {
 		p.sess.addWire(w)
 	}
-	p.work.Add(1)
-	go func() {
-		defer p.work.Done()
-		w.readFirst(func(first []byte, err error) {
+	p.work.Go(func() {
+		w.read(func(first []byte, err error) {
 			p.post(func() { p.gotFirst(w, first, err) })
+		}, func(text string) {
+			if e := w.extra; len(e) > headerLen && e[18] == bgp.BGP_MSG_NOTIFICATION {
+				text = p.sessionNotice(false, e[headerLen:])
+			}
+			p.post(func() {
+				if w.failed == "" {
+					w.failed = text
+				}
+			})
 		})
-	}()
+	})
 }
 
 func (p *peer) gotFirst(w *wire, first []byte, err error) {
@@ -325,7 +340,7 @@ func (p *peer) discard(w *wire, why string) {
 func (p *peer) refuse(w *wire) {
 	p.log.WithField("dialed", w.dialed).Debug("connection lost a collision")
 	p.forget(w)
-	w.refuse(bgp.BGP_ERROR_CEASE, ceaseCollision, nil)
+	w.refuse(&p.work, bgp.BGP_ERROR_CEASE, ceaseCollision, nil)
 }
 
 func (p *peer) forget(w *wire) {
@@ -360,7 +375,7 @@ func (p *peer) offer(now time.Time) {
 		p.sess.addWire(p.in)
 	}
 	p.sessTaken, p.sessWire, p.probed = false, nil, nil
-	p.give(p.sess)
+	p.gobgp.give(p.sess)
 }
 
 // sessionTaken implements watcher.
@@ -374,6 +389,11 @@ func (p *peer) sessionTaken(s *session) {
 
 // sessionConfirmed implements watcher.
 func (p *peer) sessionConfirmed(*session) { p.post(func() {}) }
+
+// sessionLost implements watcher. It declines for a session that keeps failing: GoBGP's idle time damps it (RFC 4271 §8.1.1).
+func (p *peer) sessionLost() bool {
+	return p.status.mayHurry(time.Now()) && p.gobgp.resetLost(p) == nil
+}
 
 // sessionNotice implements watcher.
 func (p *peer) sessionNotice(sent bool, body []byte) string {

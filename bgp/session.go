@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,9 +32,11 @@ type session struct {
 	wires    []*wire // that GoBGP's OPEN goes to
 	chosen   *wire
 	open     []byte // GoBGP's OPEN; nil until it took the session
-	prefix   []byte // read on chosen before GoBGP did
+	prefix   []byte // read on chosen before GoBGP did, and not yet by GoBGP
+	unread   int    // how long prefix is while GoBGP has read none of it, not even its OPEN
 	readBy   time.Time
 	cause    string // why it ended; the first cause stays
+	lost     bool   // the wire is of no use any more, which GoBGP does not know yet
 	sawClose bool
 
 	ready  chan struct{} // closed when chosen is set
@@ -51,6 +54,7 @@ type session struct {
 type watcher interface {
 	sessionTaken(*session)               // GoBGP wrote its OPEN
 	sessionConfirmed(*session)           // the peer's KEEPALIVE came: Established follows
+	sessionLost() bool                   // an established one's wire is dead: GoBGP was asked for a reset. May wait for GoBGP; the session is not locked
 	sessionEnded(*session, bool, string) // GoBGP closed it; whether it had taken it; why, "" when it is not known
 	sessionNotice(sent bool, body []byte) string
 }
@@ -99,9 +103,11 @@ func (s *session) dropWire(w *wire) {
 
 // choose lets GoBGP read from w, beginning with what was read already. The other candidates are the caller's.
 func (s *session) choose(w *wire) {
+	first, extra := w.take()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.chosen, s.prefix, s.wires = w, w.first, nil
+	s.chosen, s.prefix, s.wires = w, slices.Concat(first, extra), nil
+	s.unread = len(s.prefix)
 	s.local = tcpAddr(w.conn.LocalAddr())
 	if !s.readBy.IsZero() {
 		_ = w.conn.SetReadDeadline(s.readBy)
@@ -116,12 +122,17 @@ func (s *session) swap(w *wire) bool {
 	if err != nil {
 		return false
 	}
+	first, extra := w.take()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.chosen
-	unread := len(s.prefix) == len(old.first)
-	if s.confirmed.Load() || len(s.prefix) > 0 && !unread || s.reader.have > 0 || !bytes.Equal(old.first, w.first) {
+	unread := len(s.prefix) == s.unread
+	if s.confirmed.Load() || len(s.prefix) > 0 && !unread || s.reader.have > 0 || !bytes.Equal(s.chosen.first, first) {
 		return false
+	}
+	s.prefix, s.unread = extra, -1
+	if unread {
+		s.prefix = slices.Concat(first, extra)
+		s.unread = len(s.prefix)
 	}
 	s.sendOpenLocked(w)
 	if !unread {
@@ -157,11 +168,76 @@ func (s *session) Read(b []byte) (int, error) {
 			continue // swapped meanwhile: nothing that the old one said counts
 		}
 		s.reader.feed(b[:n], s.receivedLocked)
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) { // GoBGP ends its own reads by a deadline
+		over := err != nil && !errors.Is(err, os.ErrDeadlineExceeded) // GoBGP ends its own reads by a deadline
+		if over {
 			s.setCauseLocked(connErrorText(err))
 		}
+		notice := err == nil && s.confirmed.Load() && s.reader.inNotice()
 		s.mu.Unlock()
+		if notice {
+			s.readNotice(w)
+			return 0, s.lose(io.EOF)
+		}
+		if over {
+			return n, s.lose(err)
+		}
 		return n, err
+	}
+}
+
+// readNotice reads the rest of a NOTIFICATION, for the cause that it gives.
+func (s *session) readNotice(w *wire) {
+	_ = w.conn.SetReadDeadline(time.Now().Add(writeWait))
+	b := make([]byte, 256)
+	for {
+		s.mu.Lock()
+		left := s.reader.left
+		open := s.reader.inNotice()
+		s.mu.Unlock()
+		if !open {
+			return
+		}
+		n, err := w.conn.Read(b[:min(left, len(b))])
+		s.mu.Lock()
+		s.reader.feed(b[:n], s.receivedLocked)
+		s.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// lose ends an established session whose wire is of no use any more. GoBGP sits in Idle for 5 seconds after any end of a
+// session but one: a reset that it was asked for. So it is asked for one, and its NOTIFICATION goes nowhere. Where the watcher
+// does not want that, GoBGP gets the error.
+func (s *session) lose(err error) error {
+	s.mu.Lock()
+	s.lost = true
+	s.mu.Unlock()
+	select {
+	case <-s.ended: // by us, or GoBGP knows
+		return err
+	default:
+	}
+	if !s.confirmed.Load() || !s.watch.sessionLost() {
+		return err
+	}
+	t := time.NewTimer(writeWait)
+	defer t.Stop()
+	for {
+		s.mu.Lock()
+		told := !s.readBy.IsZero()
+		s.mu.Unlock()
+		if told { // GoBGP wants its reader back: it is about to end the session
+			return os.ErrDeadlineExceeded
+		}
+		select {
+		case <-s.ended:
+			return err
+		case <-s.kick:
+		case <-t.C:
+			return err
+		}
 	}
 }
 
@@ -223,8 +299,11 @@ func (s *session) lastUpdateAt() time.Time {
 // Write implements net.Conn. GoBGP writes whole messages; the first is its OPEN.
 func (s *session) Write(b []byte) (int, error) {
 	s.mu.Lock()
-	heard := s.chosen != nil || len(s.wires) > 0
+	heard, lost := s.chosen != nil || len(s.wires) > 0, s.lost
 	s.mu.Unlock()
+	if lost {
+		return len(b), nil // GoBGP learns it from its reader
+	}
 	if heard && len(b) >= headerLen && b[18] == bgp.BGP_MSG_NOTIFICATION {
 		s.setCause(s.watch.sessionNotice(true, b[headerLen:]))
 	}
@@ -258,12 +337,20 @@ func (s *session) Write(b []byte) (int, error) {
 		}
 		s.mu.Lock()
 		swapped := s.chosen != w
-		w = s.chosen
 		if !swapped {
 			s.setCauseLocked(connErrorText(err))
 		}
+		established := s.confirmed.Load()
+		s.lost = s.lost || !swapped && established
+		old := w
+		w = s.chosen
 		s.mu.Unlock()
-		if !swapped {
+		switch {
+		case swapped:
+		case established:
+			old.close() // so that the reader finds out, and all goes one way
+			return len(b), nil
+		default:
 			return n, err
 		}
 	}
@@ -276,21 +363,21 @@ func (s *session) probe() {
 	s.mu.Unlock()
 	msg, err := bgp.NewBGPKeepAliveMessage().Serialize()
 	if err == nil && w != nil {
-		_ = w.send(msg) // GoBGP's reader finds out what comes of it
+		w.trySend(msg) // GoBGP's reader finds out what comes of it
 	}
 }
 
 // cease ends the session with a NOTIFICATION of ours; GoBGP finds it closed. local is what the operator reads.
-func (s *session) cease(subcode uint8, data []byte, local string) {
+func (s *session) cease(work *sync.WaitGroup, subcode uint8, data []byte, local string) {
 	s.setCause(local)
 	s.mu.Lock()
-	wires := append([]*wire(nil), s.wires...)
-	if s.chosen != nil {
-		wires = append(wires, s.chosen)
-	}
+	wires, chosen := slices.Clone(s.wires), s.chosen
 	s.mu.Unlock()
 	for _, w := range wires {
-		w.refuse(bgp.BGP_ERROR_CEASE, subcode, data)
+		w.refuse(work, bgp.BGP_ERROR_CEASE, subcode, data)
+	}
+	if chosen != nil {
+		_ = chosen.send(notification(bgp.BGP_ERROR_CEASE, subcode, data)) // the peer may be gone, and then needs none
 	}
 	s.hangUp()
 }
@@ -363,12 +450,12 @@ func (s *session) SetReadDeadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.readBy = t
-	if s.chosen != nil {
-		return s.chosen.conn.SetReadDeadline(t)
-	}
 	select {
 	case s.kick <- struct{}{}:
 	default:
+	}
+	if s.chosen != nil {
+		return s.chosen.conn.SetReadDeadline(t)
 	}
 	return nil
 }

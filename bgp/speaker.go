@@ -79,6 +79,8 @@ const (
 	shutdownWait = 2 * time.Second
 	// quietTime without a route is taken for the end of a neighbour's first routes.
 	quietTime = 3 * time.Second
+	// idleAfterReset is how many seconds GoBGP stays idle after a reset that it was asked for; its smallest value.
+	idleAfterReset = 1
 )
 
 // New checks the configuration and that this GoBGP takes connections from us. It starts nothing.
@@ -212,7 +214,12 @@ func waitAll(chans []<-chan struct{}) {
 	}
 }
 
-// give hands a session to GoBGP.
+// resetLost implements gobgpSide.
+func (r *running) resetLost(p *peer) error {
+	return r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String()})
+}
+
+// give implements gobgpSide.
 func (r *running) give(s *session) {
 	select {
 	case r.conns <- s:
@@ -244,7 +251,10 @@ func (s *Speaker) watch(r *running) error {
 // waitFed completes the feed: once every enabled neighbour's first routes are here, or at the configured deferral. Until
 // then the dataplane keeps what an earlier run left in it (RFC 4724 §4.1 calls this the selection deferral).
 func (s *Speaker) waitFed(ctx context.Context) {
-	deferral := time.NewTimer(s.cfg.Deferral)
+	s.mu.RLock()
+	wait := s.cfg.Deferral
+	s.mu.RUnlock()
+	deferral := time.NewTimer(wait)
 	defer deferral.Stop()
 	poll := time.NewTicker(500 * time.Millisecond)
 	defer poll.Stop()

@@ -82,6 +82,7 @@ type peerStatus struct {
 	endOfRIB     map[Family]bool
 	lastUpdate   func() time.Time
 	disabled     bool
+	hurried      time.Time
 }
 
 func (st *peerStatus) init(cfg Neighbor) {
@@ -167,6 +168,17 @@ func (st *peerStatus) sessionFailed(text string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.lastError, st.lastErrorAt, st.connectError = text, time.Now(), ""
+}
+
+// mayHurry reports whether a lost session is the first in a while.
+func (st *peerStatus) mayHurry(now time.Time) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if now.Sub(st.hurried) < hurryEvery {
+		return false
+	}
+	st.hurried = now
+	return true
 }
 
 func (st *peerStatus) flapped() {

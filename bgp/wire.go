@@ -1,8 +1,11 @@
 package bgp
 
 import (
+	"errors"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
@@ -22,6 +25,9 @@ type wire struct {
 	openedAt time.Time // zero: nothing came yet
 	failed   string    // why it ended before its first message was whole; "" while it lives
 	sentOpen bool      // GoBGP's OPEN went out on it
+
+	extra   []byte        // what came after the first message; the reader's until reading is closed
+	reading chan struct{} // closed when the reader has ended
 }
 
 const (
@@ -34,33 +40,81 @@ const (
 )
 
 func newWire(conn net.Conn, dialed bool) *wire {
-	return &wire{conn: conn, dialed: dialed, local: addrOf(conn.LocalAddr())}
+	return &wire{conn: conn, dialed: dialed, local: addrOf(conn.LocalAddr()), reading: make(chan struct{})}
 }
 
-// readFirst waits for the peer's first message and reports it to done, once.
-func (w *wire) readFirst(done func(first []byte, err error)) {
+// read waits for the peer's first message and reports it to opened, once. Then it looks whether the peer gives the connection
+// up while it waits for its turn, and reports that to gone; take ends it.
+func (w *wire) read(opened func(first []byte, err error), gone func(text string)) {
+	defer close(w.reading)
 	_ = w.conn.SetReadDeadline(time.Now().Add(openWait)) // a connection without deadlines still ends with its peer
 	first, err := readFirst(w.conn)
 	if err == nil {
 		_ = w.conn.SetReadDeadline(time.Time{})
 	}
-	done(first, err)
+	opened(first, err)
+	buf := make([]byte, 512)
+	for err == nil && len(w.extra) < maxOpenLen {
+		var n int
+		n, err = w.conn.Read(buf)
+		w.extra = append(w.extra, buf[:n]...)
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		gone(connErrorText(err))
+	}
 }
 
-// send writes a message of ours.
+// take ends the reader and returns all that it has read. Only after opened was reported without an error.
+func (w *wire) take() (first, extra []byte) {
+	_ = w.conn.SetReadDeadline(time.Now())
+	<-w.reading
+	_ = w.conn.SetReadDeadline(time.Time{})
+	return w.first, w.extra
+}
+
+// send writes a message of ours. The deadline also ends a write of GoBGP's that is stuck: whoever calls this ends the
+// connection.
 func (w *wire) send(msg []byte) error {
+	_ = w.conn.SetWriteDeadline(time.Now().Add(writeWait))
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
+	return w.writeLocked(msg)
+}
+
+// trySend writes a message of ours if nobody else is writing. If it fails the connection ends: the message may be there in
+// part.
+func (w *wire) trySend(msg []byte) {
+	if !w.wmu.TryLock() {
+		return
+	}
+	defer w.wmu.Unlock()
+	if w.writeLocked(msg) != nil {
+		w.close()
+	}
+}
+
+func (w *wire) writeLocked(msg []byte) error {
 	_ = w.conn.SetWriteDeadline(time.Now().Add(writeWait))
 	_, err := w.conn.Write(msg)
 	_ = w.conn.SetWriteDeadline(time.Time{})
 	return err
 }
 
-// refuse ends the connection with a NOTIFICATION.
-func (w *wire) refuse(code, subcode uint8, data []byte) {
+// refuse ends a connection that GoBGP does not have with a NOTIFICATION. The peer's OPEN may lie unread in the stack, and
+// closing then would be a reset, which may overtake the NOTIFICATION: so what the peer sends is read until it closes too, for
+// a while, in a goroutine of work.
+func (w *wire) refuse(work *sync.WaitGroup, code, subcode uint8, data []byte) {
 	_ = w.send(notification(code, subcode, data)) // the peer may be gone, and then needs none
-	w.close()
+	half, ok := w.conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		w.close()
+		return
+	}
+	work.Go(func() {
+		_ = w.conn.SetReadDeadline(time.Now().Add(writeWait))
+		_, _ = io.Copy(io.Discard, w.conn) // any end will do
+		w.close()
+	})
 }
 
 func (w *wire) close() { _ = w.conn.Close() }

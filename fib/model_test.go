@@ -465,7 +465,7 @@ func (w *world) expect(k Key, order []int) (*Route, State) {
 	}
 	best := w.resolve(w.wants[order[0]][k])
 	if best.Kind == Connected {
-		if _, ok := w.target.ours[k]; ok && w.target.poison[k] {
+		if _, ok := w.target.ours[k]; ok && w.target.poison[k] && !w.target.better[k] {
 			return nil, Failed
 		}
 		if len(order) > 1 {

@@ -201,21 +201,31 @@ func TestBackOffIsDoubledAndVisible(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		var waits []time.Duration
-		for i := 1; i < len(r.times); i++ {
-			waits = append(waits, r.times[i].Sub(r.times[i-1]))
-		}
+		r.set(func() {
+			for i := 1; i < len(r.times); i++ {
+				waits = append(waits, r.times[i].Sub(r.times[i-1]))
+			}
+		})
 		for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
 			if waits[i] != want*time.Second {
 				t.Fatalf("waits %v", waits)
 			}
 		}
-		// Another route for the key is tried at once, and its waits start anew.
-		n := len(r.times)
-		f.Update(route("10.0.0.0/8", via("", "eth1")))
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if len(r.times) != n+2 {
-			t.Errorf("%d tries in a second, want 2", len(r.times)-n)
+		// Another route for the key, and a dump, are tried at once, and their waits start anew.
+		for what, start := range map[string]func(){
+			"another route": func() { f.Update(route("10.0.0.0/8", via("", "eth1"))) }, "a dump": s.Invalidate,
+		} {
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			var before, after int
+			r.set(func() { before = len(r.times) })
+			start()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			r.set(func() { after = len(r.times) })
+			if after != before+2 {
+				t.Errorf("%s: %d tries in a second, want 2", what, after-before)
+			}
 		}
 		r.set(func() { r.answer = func(Change) error { return nil } })
 		time.Sleep(2 * time.Second)
@@ -261,6 +271,12 @@ func TestPreferenceAndConnected(t *testing.T) {
 			t.Fatalf("entry %+v", e)
 		}
 		direct.Update(connected("10.0.0.0/24", "eth0"), connected("10.1.0.0/24", "eth0"))
+		synctest.Wait()
+		wantState(t, s, "10.1.0.0/24", Installed)
+		bgp.Update(route("10.1.0.0/24", via("", "eth2")))
+		synctest.Wait()
+		wantState(t, s, "10.1.0.0/24", Shadowed)
+		bgp.Withdraw(Key{Prefix: netip.MustParsePrefix("10.1.0.0/24")})
 		synctest.Wait()
 		wantState(t, s, "10.1.0.0/24", Installed)
 		wantState(t, s, "10.0.0.0/24", Shadowed)
@@ -369,6 +385,96 @@ func TestNextHopsFollowConnectedRoutes(t *testing.T) {
 				t.Errorf("recursive route: %s", got)
 			}
 		}
+	})
+}
+
+// TestFailedRoutesFollowConnectedRoutes: the wait is for what failed, not for what is wanted now.
+func TestFailedRoutesFollowConnectedRoutes(t *testing.T) {
+	r := newRecorder()
+	r.answer = func(c Change) error {
+		if len(c.NextHops) > 0 && c.NextHops[0].Interface == "" {
+			return errors.New("no recursion")
+		}
+		return nil
+	}
+	rig(t, r, func(t *testing.T, s *Syncer) {
+		direct, bgp := s.Feed("direct", 240), s.Feed("bgp", 100)
+		bgp.Update(route("172.20.0.0/16", via("10.0.0.2", "")))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		wantState(t, s, "172.20.0.0/16", Failed)
+		direct.Update(connected("10.0.0.0/8", "eth0"))
+		synctest.Wait()
+		wantState(t, s, "172.20.0.0/16", Installed)
+	})
+}
+
+// TestLostAnswers: what may have been done is undone, even where it cannot be seen.
+func TestLostAnswers(t *testing.T) {
+	k := Key{Prefix: netip.MustParsePrefix("10.0.0.0/8")}
+	r := newRecorder()
+	lose := true
+	r.answer = func(Change) error {
+		if lose {
+			lose = false
+			return fmt.Errorf("reset: %w", ErrDisconnected)
+		}
+		return nil
+	}
+	shadow := &shadowing{recorder: r, key: k}
+	rig(t, shadow, func(t *testing.T, s *Syncer) {
+		f := s.Feed("bgp", 100)
+		synctest.Wait()
+		block := make(chan struct{})
+		r.set(func() { r.block = block })
+		f.Update(route("10.0.0.0/8", via("", "eth0")))
+		synctest.Wait()
+		f.Withdraw(k)
+		close(block)
+		synctest.Wait()
+		if n := len(r.calls); n != 2 || !r.calls[1][0].Delete {
+			t.Errorf("calls %v", r.calls)
+		}
+		if _, ok := s.Get(k); ok || r.dumps != 2 {
+			t.Errorf("entry %v, %d dumps", ok, r.dumps)
+		}
+	})
+}
+
+// slowDump is a recorder whose Dump waits.
+type slowDump struct {
+	*recorder
+	proceed chan struct{}
+}
+
+func (s *slowDump) Dump(ctx context.Context) ([]Held, error) {
+	held, err := s.recorder.Dump(ctx)
+	<-s.proceed
+	return held, err
+}
+
+func TestADumpThatIsDoubtedIsRepeated(t *testing.T) {
+	r := newRecorder()
+	slow := &slowDump{recorder: r}
+	synctest.Test(t, func(t *testing.T) {
+		slow.proceed = make(chan struct{})
+		s := NewSyncer(Options{Target: slow})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = s.Run(ctx) })
+		s.Feed("bgp", 100).Update(route("10.0.0.0/8", via("", "eth0")))
+		synctest.Wait()
+		s.Invalidate() // what the dump under way says may be of before
+		slow.proceed <- struct{}{}
+		synctest.Wait()
+		if r.dumps != 2 || len(r.calls) != 0 || s.Status().Synced {
+			t.Errorf("%d dumps, %d writes, %+v", r.dumps, len(r.calls), s.Status())
+		}
+		slow.proceed <- struct{}{}
+		synctest.Wait()
+		wantState(t, s, "10.0.0.0/8", Installed)
+		cancel()
+		wg.Wait()
 	})
 }
 
