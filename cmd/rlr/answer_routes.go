@@ -221,7 +221,8 @@ func (r *router) fibEntries(ctx context.Context, f ctl.FIBFilter, emit func(ctl.
 	if f.Table != "" && f.Table != defaultTable {
 		return ctl.NotFound("no table %q: there is only %s", f.Table, defaultTable)
 	}
-	entries, err := r.agent.FIB(ctx, vppagent.FIBFilter{Prefix: f.Prefix, Address: f.For})
+	var table uint32 // a dataplane has more, for probes or of others
+	entries, err := r.agent.FIB(ctx, vppagent.FIBFilter{Table: &table, Prefix: f.Prefix, Address: f.For})
 	if err != nil {
 		return ctl.Unavailable("fib: %v", err)
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"rlr/bgp"
-	"rlr/internal/config"
 	"rlr/internal/ctl"
 	"rlr/wg"
 )
@@ -41,6 +40,9 @@ func (r *router) handlers() ctl.Handlers {
 			if _, err := loadConfig(r.path); err != nil {
 				return ctl.Done{}, ctl.BadRequest("the configuration would not start again:\n%v", err)
 			}
+			if r.dp.vpp != nil {
+				r.dp.vpp.Leave() // it forwards meanwhile, and the new router adopts it
+			}
 			r.end(errRestart)
 			return ctl.Done{Message: "restarting"}, nil
 		},
@@ -56,7 +58,7 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 		UptimeS: time.Since(r.started).Seconds(), Routes: r.syncer.Status().Routes,
 		RSSBytes: residentBytes(), CPUS: cpuSeconds(),
 		Dataplane: ctl.DataplaneStatus{
-			Kind: string(config.Embedded), State: "connecting", Version: dp.Version, PID: int(dp.PID), APISocket: r.file("api.sock"),
+			Kind: string(r.dp.kind), State: "connecting", Version: dp.Version, PID: int(dp.PID), APISocket: r.dp.sockets.API,
 		},
 	}
 	if cfg.Router.ID.IsValid() {
@@ -68,6 +70,13 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 	}
 	if dp.Err != nil {
 		st.Dataplane.Error = dp.Err.Error()
+	}
+	if r.dp.vpp != nil {
+		v := r.dp.vpp.Status()
+		st.Dataplane.RSSBytes, st.Dataplane.PSSBytes, st.Dataplane.Restarts = v.RSS, v.PSS, v.Restarts
+		if v.Err != nil && !dp.Connected {
+			st.Dataplane.Error = v.Err.Error()
+		}
 	}
 	for _, s := range r.sessions() {
 		st.Sessions.Total++

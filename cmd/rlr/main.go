@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"rlr/hoststack"
 	"rlr/internal/cli"
 	"rlr/internal/config"
 	"rlr/rootless"
@@ -23,6 +24,13 @@ import (
 var version = "dev"
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == helperCommand {
+		if err := hoststack.HelperMain(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Main(ctx, os.Args[1:], commands(), os.Stdin, os.Stdout, os.Stderr)
 	stop()

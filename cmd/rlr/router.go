@@ -20,7 +20,6 @@ import (
 	"rlr/hoststack"
 	"rlr/internal/config"
 	"rlr/internal/ctl"
-	"rlr/minivpp"
 	"rlr/vppagent"
 )
 
@@ -49,7 +48,8 @@ type router struct {
 	journal *journal
 
 	stages  *stages
-	plane   *minivpp.Server
+	dp      *dataplane
+	access  access
 	agent   *vppagent.Agent
 	syncer  *fib.Syncer
 	direct  *fib.Feed
@@ -98,7 +98,7 @@ func runRouter(ctx context.Context, path string) error {
 	if err := r.start(ctx); err != nil {
 		return err
 	}
-	r.log.WithFields(logrus.Fields{"name": cfg.Router.Name, "dataplane": "embedded", "pid": os.Getpid()}).Info("router is running")
+	r.log.WithFields(logrus.Fields{"name": cfg.Router.Name, "dataplane": r.dp.kind, "pid": os.Getpid()}).Info("router is running")
 	debug.FreeOSMemory() // start-up makes several times the garbage of the idle hours that follow
 	return r.wait(ctx)
 }
@@ -135,50 +135,51 @@ func (r *router) file(name string) string { return filepath.Join(r.claim.Dir, na
 func (r *router) build() error {
 	var err error
 	cfg := r.config.Load()
-	if r.plane, err = minivpp.New(minivpp.Config{
-		APISocket:   r.file("api.sock"),
-		StatsSocket: r.file("stats.sock"),
-		CLISocket:   r.file("cli.sock"),
-		RuntimeDir:  r.claim.Dir,
-		Log:         r.subsystem("minivpp"),
-	}); err != nil {
+	if r.dp, err = r.newDataplane(cfg); err != nil {
 		return err
 	}
 	r.agent = vppagent.New(vppagent.Options{
-		Socket: r.file("api.sock"), StatsSocket: r.file("stats.sock"),
+		Socket: r.dp.sockets.API, StatsSocket: r.dp.sockets.Stats,
 		Config: agentConfig(cfg, r.claim.Dir), Log: r.subsystem("vppagent"),
 	})
 	r.syncer = fib.NewSyncer(fib.Options{Target: r.agent, Log: r.subsystem("fib")})
 	r.direct = r.syncer.Feed("direct", preferDirect)
 	r.static = r.syncer.Feed("static", preferStatic)
 	bgpFeed := r.syncer.Feed("bgp", preferBGP)
-	r.prober = hoststack.NewProber(r.plane, r.agent)
+	if r.access, err = r.dp.open(cfg.Router.Name, r.claim.Dir, r.agent, r.subsystem); err != nil {
+		return err
+	}
+	r.prober = hoststack.NewProber(r.access.probes, r.agent)
 	r.links = newLinks(r.stages, r.subsystem("wg"))
 	if cfg.Router.AS == 0 {
 		bgpFeed.Complete()
 		return nil
 	}
 	r.speaker, err = bgp.New(bgp.Options{
-		Config: bgpConfig(cfg), Stack: hoststack.New(r.plane, r.agent), Feed: bgpFeed, Log: r.subsystem("bgp"),
+		Config: bgpConfig(cfg), Stack: r.access.stack, Feed: bgpFeed, Log: r.subsystem("bgp"),
 	})
 	return err
 }
 
 // start runs the parts, each after what it depends on.
 func (r *router) start(ctx context.Context) error {
-	r.stages.start("dataplane", r.plane.Run)
+	r.stages.start("dataplane", r.dp.run)
 	select {
-	case <-r.plane.Ready():
+	case <-r.dp.ready:
 	case err := <-r.stages.failed:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(startTimeout):
-		return fmt.Errorf("dataplane did not open %s within %s", r.file("api.sock"), startTimeout)
+		// A VPP that does not start is tried again and again; meanwhile `rlr show status` says why.
+		r.log.WithField("socket", r.dp.sockets.API).Warn("the dataplane does not answer yet")
 	}
 	r.agent.Watch(r.dataplaneChanged)
 	r.stages.start("vppagent", r.agent.Run)
 	r.stages.start("fib", r.syncer.Run)
+	for name, run := range r.access.run {
+		r.stages.start(name, run)
+	}
 	cfg := r.config.Load()
 	r.static.Replace(staticRoutes(cfg))
 	r.static.Complete()

@@ -177,6 +177,9 @@ func renderStatus(s *screen, st ctl.Status) {
 	d := st.Dataplane
 	state := s.paint(stateStyle(d.State), d.State)
 	line("Dataplane", fmt.Sprintf("%s %s, %s, up %s, pid %d", d.Kind, clean(d.Version), state, ago(d.UptimeS), d.PID))
+	if d.Restarts > 0 {
+		line("", s.paint(notice, fmt.Sprintf("restarted %d times", d.Restarts)))
+	}
 	if d.Error != "" {
 		line("", s.paint(bad, clean(d.Error)))
 	}
@@ -187,7 +190,11 @@ func renderStatus(s *screen, st ctl.Status) {
 	}
 	line("Sessions", sessions)
 	line("Routes", count(st.Routes))
-	line("Memory", bytesText(st.RSSBytes))
+	memory := bytesText(st.RSSBytes)
+	if d.RSSBytes > 0 {
+		memory += fmt.Sprintf(", %s %s", d.Kind, bytesText(d.RSSBytes))
+	}
+	line("Memory", memory)
 	line("CPU time", fmt.Sprintf("%.2f s", st.CPUS))
 }
 

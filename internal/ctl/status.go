@@ -35,6 +35,9 @@ type DataplaneStatus struct {
 	PID       int     `json:"pid"`
 	APISocket string  `json:"api_socket"`
 	UptimeS   float64 `json:"uptime_s"`
+	RSSBytes  uint64  `json:"rss_bytes,omitempty"` // of a VPP that we started
+	PSSBytes  uint64  `json:"pss_bytes,omitempty"`
+	Restarts  int     `json:"restarts"`        // since the router started
 	Error     string  `json:"error,omitempty"` // why it is not connected
 }
 
