@@ -219,16 +219,24 @@ func (s *site) waitLinks(t *testing.T) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
+	if !reached(ok) {
+		t.Fatalf("not in time: %s", what)
+	}
+}
+
+// reached asks until the answer is yes.
+func reached(ok func() bool) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(10 * time.Second)
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not in time: %s", what)
+			return false
 		}
 	}
+	return true
 }
 
 // said is a reply in words.
@@ -430,7 +438,10 @@ func TestMemifProbesLife(t *testing.T) {
 		stop := run(t, m.Run)
 		for range 3 { // made, removed when idle, and made again
 			eventually(t, "ping", func() bool { return ping(p) == nil })
-			eventually(t, "removed when idle", func() bool { return s.traces(t) == before })
+			after := ""
+			if !reached(func() bool { after = s.traces(t); return after == before }) {
+				t.Fatalf("not removed when idle:\n%s\nbefore:\n%s", after, before)
+			}
 		}
 		eventually(t, "ping", func() bool { return ping(p) == nil })
 		stop()

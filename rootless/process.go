@@ -128,7 +128,7 @@ func (w *deathWatch) wait(ctx context.Context) error {
 		return w.waitByLooking(ctx)
 	}
 	defer unix.Close(wake[0])
-	var closed = make(chan struct{})
+	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { _ = unix.Close(wake[1]); close(closed) })
 	defer func() {
 		if stop() {
