@@ -14,7 +14,9 @@ package memif
 // Go has no 16-bit atomics. flags and head share a 32-bit word that both sides write, so head is advanced by an
 // atomic add in the upper half (the carry falls off the end) and flags change by atomic and/or: neither disturbs the
 // other, nor a 16-bit store by VPP. sync/atomic is sequentially consistent, which is more than the acquire and
-// release that the protocol needs, and exactly what the sleep protocol needs (see rxQueue.wait).
+// release that the protocol needs, and exactly what the sleep protocol needs (see rxQueue.wait). With the race detector
+// it is not: there an atomic store to memory outside Go's heap is only a release, and a later load may overtake it. So
+// indexes are published by read-modify-write operations, which are full barriers everywhere.
 
 import (
 	"fmt"
@@ -72,7 +74,7 @@ func (r *ring) valid() bool       { return atomic.LoadUint32(r.cookie) == ringCo
 func (r *ring) init()             { atomic.StoreUint32(r.cookie, ringCookie) }
 func (r *ring) head() uint16      { return uint16(atomic.LoadUint32(r.flagsHead) >> 16) }
 func (r *ring) tail() uint16      { return uint16(atomic.LoadUint32(r.tailWord)) }
-func (r *ring) setTail(t uint16)  { atomic.StoreUint32(r.tailWord, uint32(t)) }
+func (r *ring) setTail(t uint16)  { atomic.SwapUint32(r.tailWord, uint32(t)) }
 func (r *ring) addHead(n uint16)  { atomic.AddUint32(r.flagsHead, uint32(n)<<16) }
 func (r *ring) maskInterrupts()   { atomic.OrUint32(r.flagsHead, ringFlagMaskInt) }
 func (r *ring) unmaskInterrupts() { atomic.AndUint32(r.flagsHead, ^uint32(ringFlagMaskInt)) }
