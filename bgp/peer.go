@@ -76,8 +76,10 @@ const (
 	collisionGrace = 2 * time.Second
 	// proofDelay is how long after the probe messages may still be old ones, on their way when the peer lost the session.
 	proofDelay = time.Second
-	// hurryEvery is how often a lost session is spared GoBGP's idle time.
+	// hurryEvery is how often a lost session is spared GoBGP's idle time, in the long run; hurryBurst is how often in a row: a
+	// dataplane that dies several times is no reason to keep a good peer waiting.
 	hurryEvery = 10 * time.Second
+	hurryBurst = 6
 	// probePoll is how often a session that has to prove itself is looked at.
 	probePoll = 100 * time.Millisecond
 	// giveRetry is when a session is offered to GoBGP again if nothing was heard from it; longer than it stays idle.

@@ -170,14 +170,19 @@ func (st *peerStatus) sessionFailed(text string) {
 	st.lastError, st.lastErrorAt, st.connectError = text, time.Now(), ""
 }
 
-// mayHurry reports whether a lost session is the first in a while.
+// mayHurry reports whether a lost session is one of few. There is a bucket of hurryBurst of them, into which one returns after
+// each hurryEvery; hurried is when the bucket will be full again.
 func (st *peerStatus) mayHurry(now time.Time) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if now.Sub(st.hurried) < hurryEvery {
+	full := st.hurried
+	if full.Before(now) {
+		full = now
+	}
+	if full.Sub(now) > (hurryBurst-1)*hurryEvery {
 		return false
 	}
-	st.hurried = now
+	st.hurried = full.Add(hurryEvery)
 	return true
 }
 

@@ -132,6 +132,7 @@ func Groups() []Group {
 			new(ip.IPTableFlush), new(ip.IPTableFlushReply),
 			new(classify.ClassifyAddDelTable), new(classify.ClassifyAddDelTableReply),
 			new(classify.ClassifyAddDelSession), new(classify.ClassifyAddDelSessionReply),
+			new(classify.ClassifySessionDump), new(classify.ClassifySessionDetails),
 			new(classify.ClassifyTableByInterface), new(classify.ClassifyTableByInterfaceReply),
 			new(classify.ClassifyTableInfo), new(classify.ClassifyTableInfoReply),
 			new(classify.InputACLSetInterface), new(classify.InputACLSetInterfaceReply),

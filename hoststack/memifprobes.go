@@ -46,15 +46,16 @@ type MemifOptions struct {
 	Log     *logrus.Entry
 }
 
-// MemifProbes implements Probes. Its methods may be called from any goroutine, while Run runs.
+// MemifProbes implements Probes. Its methods may be called from any goroutine.
 type MemifProbes struct {
 	opt     MemifOptions
 	log     *logrus.Entry
 	opening chan struct{} // one slot: who makes or removes memifs
 	kick    chan struct{} // one slot: wakes Run
+	started chan struct{} // closed by Run
 
 	mu      sync.Mutex
-	running bool
+	stopped bool
 	shared  *cables // nil while there are none
 	idle    time.Time
 	broken  bool // a cable failed: what the plumber has made is to be removed
@@ -70,7 +71,7 @@ const (
 )
 
 var (
-	errProbesStopped = errors.New("the router is not probing (yet, or any more)")
+	errProbesStopped = errors.New("the router is stopping")
 	errProbesLost    = errors.New("the dataplane has gone, or has removed the probes' interface")
 )
 
@@ -82,7 +83,9 @@ func NewMemifProbes(opt MemifOptions) *MemifProbes {
 		l.SetOutput(io.Discard)
 		opt.Log = logrus.NewEntry(l)
 	}
-	return &MemifProbes{opt: opt, log: opt.Log, opening: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
+	return &MemifProbes{
+		opt: opt, log: opt.Log, opening: make(chan struct{}, 1), kick: make(chan struct{}, 1), started: make(chan struct{}),
+	}
 }
 
 // cables are the memifs of one lifetime, and the probes through them.
@@ -103,18 +106,17 @@ type cable struct {
 	up    chan struct{} // closed at the first link
 }
 
-// Run makes probes possible until ctx ends. Then it ends them, and removes what is in the dataplane as far as that answers.
+// Run makes probes possible until ctx ends. Then it ends them, and removes what is in the dataplane as far as that answers:
+// the plumber should outlive it. It runs once.
 func (m *MemifProbes) Run(ctx context.Context) error {
-	m.mu.Lock()
-	m.running = true
-	m.mu.Unlock()
+	close(m.started)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			m.mu.Lock()
-			m.running = false
+			m.stopped = true
 			m.mu.Unlock()
 			m.opening <- struct{}{} // who has it is done in lanePatience
 			m.tearDown(errProbesStopped)
@@ -179,10 +181,15 @@ func (m *MemifProbes) SourceFor(ctx context.Context, table, swIfIndex uint32, ds
 	return m.opt.Plumber.SourceFor(ctx, table, swIfIndex, dst)
 }
 
-// OpenProbe implements Probes. It may take seconds when the dataplane is busy.
+// OpenProbe implements Probes. It waits for Run, and may take seconds when the dataplane is busy.
 func (m *MemifProbes) OpenProbe(ctx context.Context, table, swIfIndex uint32, src, dst netip.Addr) (io.ReadWriteCloser, error) {
 	ctx, cancel := context.WithTimeout(ctx, lanePatience)
 	defer cancel()
+	select {
+	case <-m.started:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("open probe: %w", ctx.Err())
+	}
 	select {
 	case m.opening <- struct{}{}:
 		defer func() { <-m.opening }()
@@ -222,7 +229,7 @@ func (m *MemifProbes) cables() (*cables, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.running {
+	if m.stopped {
 		return nil, errProbesStopped
 	}
 	m.idle = time.Now().Add(m.opt.Idle)

@@ -1,6 +1,7 @@
 package hoststack_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -167,6 +169,7 @@ func TestVCL(t *testing.T) {
 			{"deadlines", testDeadlines},
 			{"link-local", testLinkLocal},
 			{"many", testMany},
+			{"idle", testIdle},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, a, b) })
 		}
@@ -297,14 +300,22 @@ func testListeners(t *testing.T, a, b *vclSite) {
 			t.Errorf("listen on %s: %v, %v", at, other, err)
 		}
 	}
+	x, y := pair(t, a, b, l, to(b4, 1003)) // VPP makes the listener's memory at the first one
+	x.Close()
+	wantEnd(t, "the accepted connection", y)
+	y.Close()
+	helper := b.pid(t, "default")
+	time.Sleep(50 * time.Millisecond) // until the helper has closed it, too: nothing tells
+	files := openFiles(t, helper)
 	waiting := a.dial(t, to(b4, 1003)) // nobody accepts it
+	until(t, "b has it, too", func() bool { return openFiles(t, helper) > files })
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept after Close: %v", err)
 	}
-	if n, err := waiting.Read(make([]byte, 1)); n != 0 || err == nil {
+	if n, err := waiting.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a connection that nobody accepted: %d, %v", n, err)
 	}
 	until(t, "nobody listens any more", func() bool {
@@ -314,7 +325,7 @@ func testListeners(t *testing.T, a, b *vclSite) {
 		}
 		return errors.Is(err, syscall.ECONNREFUSED)
 	})
-	x, y := pair(t, a, b, b.listen(t, b4, 1003), to(b4, 1003)) // again, and on one address
+	x, y = pair(t, a, b, b.listen(t, b4, 1003), to(b4, 1003)) // again, and on one address
 	exchange(t, x, y, 1000)
 }
 
@@ -455,4 +466,55 @@ func testMany(t *testing.T, a, b *vclSite) {
 	if len(a.pids()) != 2 {
 		t.Errorf("helpers: %v", a.stack.Helpers())
 	}
+}
+
+// testIdle has helpers sleep while there is nothing to do.
+func testIdle(t *testing.T, a, b *vclSite) {
+	l := b.listen(t, any6, 1006)
+	for _, name := range []string{"tun1", "tun2"} {
+		pair(t, a, b, l, hoststack.Endpoints{Interface: name, Remote: netip.AddrPortFrom(bLL, 1006)})
+	}
+	pair(t, a, b, l, to(b6, 1006))
+	before := make(map[int]time.Duration)
+	for _, pid := range a.pids() {
+		before[pid] = cpuTime(t, pid)
+	}
+	const watch = 2 * time.Second
+	time.Sleep(watch)
+	for pid, was := range before {
+		if used := cpuTime(t, pid) - was; used > watch/50 {
+			t.Errorf("helper %d used %s of processor time in %s", pid, used, watch)
+		} else {
+			t.Logf("helper %d used %s of processor time in %s, has %s", pid, used, watch, pss(pid))
+		}
+	}
+}
+
+// cpuTime is what a process has used so far, in the ticks of the kernel: 10 ms.
+func cpuTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] { // utime and stime: proc(5)
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+func pss(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, "Pss:") {
+			return strings.Join(strings.Fields(line), " ")
+		}
+	}
+	return "no Pss"
 }

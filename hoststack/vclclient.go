@@ -100,12 +100,19 @@ func (c *client) run(ctx context.Context) error {
 	return err
 }
 
-// exitReason is the helper's last words.
+// exitReason is the helper's last words, or how its process ended.
 func (c *client) exitReason() error {
 	if last := c.stderr.last(); last != "" {
-		return fmt.Errorf("helper ended: %s", last)
+		return fmt.Errorf("VCL helper: %s", last)
 	}
-	return fmt.Errorf("helper ended: %w", errors.Join(c.exitErr, errors.New("without a word")))
+	select {
+	case <-c.exited:
+		if c.exitErr != nil {
+			return fmt.Errorf("VCL helper: %w", c.exitErr)
+		}
+	default:
+	}
+	return errors.New("VCL helper: it has closed the control socket")
 }
 
 // receive returns nil at the end of the control socket, or says what is wrong with a message.

@@ -462,7 +462,8 @@ func (h *helper) accepted(l *listening, sh uint32, remote netip.AddrPort) error 
 }
 
 // closeListener refuses what still waits to be accepted by closing it: VCL's own way of refusing uses a queue that a listener
-// does not have.
+// does not have. A connection that VPP announces later, in the moment of its closing the listener, is one that VCL ignores:
+// it hangs until the peer or this process ends.
 func (h *helper) closeListener(id uint64) error {
 	l := h.listeners[id]
 	if l == nil {

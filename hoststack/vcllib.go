@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"syscall"
 	"unsafe"
@@ -85,13 +84,9 @@ type vppcom struct {
 
 // load opens the library and finds the functions.
 func load(path string) (*vppcom, error) {
-	cure := "is VPP's library of the version in use there, with the libraries beside it?"
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("VPP's client library: %w: %s", err, cure)
-	}
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
 	if err != nil {
-		return nil, fmt.Errorf("VPP's client library %s does not load: %w: %s", path, err, cure)
+		return nil, fmt.Errorf("VPP's client library %s does not load: %w: %s", path, err, libraryCure)
 	}
 	v := new(vppcom)
 	for _, f := range []struct {

@@ -47,20 +47,26 @@ func wantEnd(t *testing.T, what string, c net.Conn) {
 	}
 }
 
-// again dials until it succeeds, as a BGP speaker does.
-func again(t *testing.T, s *vclSite, e hoststack.Endpoints) net.Conn {
+// reconnect dials a listener of another site until it succeeds, as a BGP speaker does. Attempts that were given up may still
+// reach the listener, when VPP repeats their SYN.
+func reconnect(t *testing.T, s *vclSite, l net.Listener, e hoststack.Endpoints) (client, server net.Conn) {
 	t.Helper()
-	var c net.Conn
 	until(t, "dial succeeds", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		var err error
-		c, err = s.stack.Dial(ctx, e)
+		client, err = s.stack.Dial(ctx, e)
 		return err == nil
 	})
-	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(patience))
-	return c
+	t.Cleanup(func() { client.Close() })
+	_ = client.SetDeadline(time.Now().Add(patience))
+	for {
+		server = accept(t, l)
+		if server.RemoteAddr().String() == client.LocalAddr().String() {
+			return client, server
+		}
+		server.Close()
+	}
 }
 
 func (s *vclSite) pid(t *testing.T, namespace string) int {
@@ -89,24 +95,24 @@ func TestVCLHelperKilled(t *testing.T) {
 		wantReset(t, "the end of the killed helper", x6)
 		wantEnd(t, "the other end", y6)
 		exchange(t, x4, y4, 100_000) // not concerned
-		x6 = again(t, a, linkLocal("tun2", 179))
-		y6 = accept(t, l6)
+		x6, y6 = reconnect(t, a, l6, linkLocal("tun2", 179))
 
-		x4, y4 = again(t, a, to(b4, 179)), accept(t, l4)
+		x4, y4 = reconnect(t, a, l4, to(b4, 179))
 		kill(t, b.pid(t, "default")) // the one that listens
 		wantReset(t, "the end of the killed helper", y4)
 		wantReset(t, "the end of the killed helper", y6)
 		wantEnd(t, "the other end", x4)
 		wantEnd(t, "the other end", x6)
-		x4, y4 = again(t, a, to(b4, 179)), accept(t, l4)
+		x4, y4 = reconnect(t, a, l4, to(b4, 179))
 		exchange(t, x4, y4, 100_000)
-		x6, y6 = again(t, a, linkLocal("tun1", 179)), accept(t, l6)
+		x6, y6 = reconnect(t, a, l6, linkLocal("tun1", 179))
 		exchange(t, x6, y6, 100_000)
 		for range 3 { // and while nobody looks
-			kill(t, a.pid(t, "default"))
-			until(t, "there is a helper again", func() bool { return len(a.pids()) == 2 })
+			pid := a.pid(t, "default")
+			kill(t, pid)
+			until(t, "there is a helper again", func() bool { return len(a.pids()) == 2 && a.pid(t, "default") != pid })
 		}
-		x4, y4 = again(t, a, to(b4, 179)), accept(t, l4)
+		x4, y4 = reconnect(t, a, l4, to(b4, 179))
 		exchange(t, x4, y4, 100_000)
 	})
 }
@@ -124,10 +130,10 @@ func TestVCLDataplaneKilled(t *testing.T) {
 		a, b := network(t)
 		l4, l6 := b.listen(t, any4, 179), b.listen(t, any6, 179)
 		for range 3 {
-			x4, y4 := again(t, a, to(b4, 179)), accept(t, l4)
-			x6, y6 := again(t, a, linkLocal("tun2", 179)), accept(t, l6)
+			x4, y4 := reconnect(t, a, l4, to(b4, 179))
+			x6, y6 := reconnect(t, a, l6, linkLocal("tun2", 179))
 			exchange(t, x6, y6, 1000)
-			x6, y6 = again(t, a, linkLocal("tun2", 179)), accept(t, l6)
+			x6, y6 = reconnect(t, a, l6, linkLocal("tun2", 179))
 
 			b.vpp.kill(syscall.SIGKILL)
 			began := time.Now()
@@ -142,14 +148,17 @@ func TestVCLDataplaneKilled(t *testing.T) {
 			b.vpp.start(t)
 			b.waitUp(t)
 			began = time.Now()
-			n4, m4 := again(t, a, to(b4, 179)), accept(t, l4)
+			n4, m4 := reconnect(t, a, l4, to(b4, 179))
 			t.Logf("the listener accepts %s after the cables are up", time.Since(began))
 			exchange(t, n4, m4, 100_000)
-			n6, m6 := again(t, a, linkLocal("tun1", 179)), accept(t, l6)
+			n6, m6 := reconnect(t, a, l6, linkLocal("tun1", 179))
 			exchange(t, n6, m6, 100_000)
 			// The other VPP still holds what it had with the one before: the new one answers with resets.
 			for _, c := range []net.Conn{x4, x6} {
-				_, _ = c.Write([]byte("anybody there?"))
+				_ = c.SetDeadline(time.Now().Add(patience))
+				if _, err := c.Write([]byte("anybody there?")); err != nil {
+					t.Error(err)
+				}
 				wantReset(t, "a connection with the VPP before", c)
 			}
 		}
@@ -172,7 +181,7 @@ func TestVCLBeforeVPP(t *testing.T) {
 			l, err = a.stack.Listen(soon(t), 0, netip.AddrPortFrom(any4, 179))
 			return err == nil
 		})
-		x, y := again(t, b, to(a4, 179)), accept(t, l)
+		x, y := reconnect(t, b, l, to(a4, 179))
 		exchange(t, x, y, 1000)
 	})
 }
@@ -258,11 +267,13 @@ func TestVCLErrors(t *testing.T) {
 		version                string
 		want                   []string
 	}{
-		{"no library", "/nowhere/libvppcom.so", sockets, nil, "", []string{"/nowhere/libvppcom.so", "no such file", "VPP's library"}},
+		{"no library", "/nowhere/libvppcom.so", sockets, nil, "", []string{"/nowhere/libvppcom.so", "no such file", "release in use"}},
 		{"no library at all", notVPPs, sockets, nil, "", []string{notVPPs, "does not load"}},
 		{"no VPP", notVPPs, filepath.Join(dir, "none"), nil, "", []string{"none/default", "VPP is not running", "use-app-socket-api"}},
 		{"no helper", notVPPs, sockets, []string{"/nowhere/rlr"}, "", []string{"/nowhere/rlr"}},
-		{"not a helper", notVPPs, sockets, []string{"/bin/echo", "hello"}, "", []string{"VCL helper"}},
+		{"not a helper", notVPPs, sockets, []string{"/bin/echo", "hello"}, "", []string{"VCL helper", "control socket"}},
+		{"helper fails", notVPPs, sockets, []string{"/bin/false"}, "", []string{"VCL helper", "exit status 1"}},
+		{"helper ends", notVPPs, sockets, []string{"/bin/sh", "-c", "kill -9 $$"}, "", []string{"VCL helper", "signal: killed"}},
 		{"another release", filepath.Join(dir, "libvppcom.so.25.10"), sockets, nil, "26.06-release", []string{"25.10", "26.06-release"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -45,6 +45,8 @@ func FindVCL(vpp string) (string, error) {
 
 var releasePattern = regexp.MustCompile(`(?:^|\.)(\d\d\.\d\d)(?:\b|$)`)
 
+const libraryCure = "is VPP's library of the release in use there, with the libraries beside it?"
+
 // checkVersion compares the release of the library, which is in its name (libvppcom.so.26.06), with VPP's ("26.06-release").
 // Names that tell none pass: what matters is whether it attaches.
 func checkVersion(library, vpp string) error {
@@ -88,6 +90,9 @@ const startTimeout = 10 * time.Second
 
 // startHelper starts a process, and waits until it is attached.
 func (v *VCL) startHelper(ctx context.Context, key slotKey, log *logrus.Entry) (*client, error) {
+	if _, err := os.Stat(v.opt.Library); err != nil {
+		return nil, fmt.Errorf("VPP's client library: %w: %s", err, libraryCure)
+	}
 	if v.opt.Version != nil {
 		if err := checkVersion(v.opt.Library, v.opt.Version()); err != nil {
 			return nil, err
@@ -177,7 +182,7 @@ func (c *client) ready(ctx context.Context) error {
 		case <-c.exited:
 		case <-time.After(time.Second):
 		}
-		return fmt.Errorf("VCL helper: %s", c.stderr.last())
+		return c.exitReason()
 	}
 	m, err := decode(b[:n])
 	if err == nil && m.Op != opReady {

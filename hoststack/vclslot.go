@@ -22,10 +22,11 @@ var ErrNoHelper = errors.New("VPP's TCP is not available")
 
 // slot keeps one helper running, and what must outlive it: the listeners.
 type slot struct {
-	v   *VCL
-	key slotKey
-	log *logrus.Entry
-	ids atomic.Uint64 // of dials and listeners
+	v     *VCL
+	key   slotKey
+	log   *logrus.Entry
+	ids   atomic.Uint64 // of dials and listeners
+	ports atomic.Uint32 // the latest local port that we chose
 	// turn is held by who binds the namespace, until VPP has taken the connect.
 	turn chan struct{}
 
@@ -45,10 +46,12 @@ const (
 )
 
 func newSlot(v *VCL, key slotKey) *slot {
-	return &slot{
+	s := &slot{
 		v: v, key: key, log: v.log.WithField("namespace", namespaceID(v.opt.Name, key)), turn: make(chan struct{}, 1),
 		changed: make(chan struct{}), wanted: make(chan struct{}, 1), listeners: make(map[*vclListener]struct{}),
 	}
+	s.ports.Store(rand.Uint32()) // not those of the router that ran before
+	return s
 }
 
 // run starts helpers until ctx ends.
@@ -252,8 +255,7 @@ func (s *slot) beginBound(ctx context.Context, b binding, local, remote netip.Ad
 	for attempt := 1; ; attempt++ {
 		from := local
 		if from.Addr().IsValid() && from.Port() == 0 {
-			// RFC 6335 §6: dynamic ports. Chosen by us, so that the session can be found before it is connected.
-			from = netip.AddrPortFrom(from.Addr(), uint16(49152+rand.IntN(16384)))
+			from = netip.AddrPortFrom(from.Addr(), s.nextPort())
 		}
 		d, err := c.dial(s.ids.Add(1), s.key.table, from, remote, b.name)
 		if err != nil {
@@ -269,6 +271,13 @@ func (s *slot) beginBound(ctx context.Context, b binding, local, remote netip.Ad
 		}
 		return c, d, nil
 	}
+}
+
+// nextPort returns a local port for a connect, so that the session can be found before it is connected. One after the other:
+// VPP lets a port be used again whose connection is in TIME-WAIT, but then connects only when that is over, 10 s later.
+func (s *slot) nextPort() uint16 {
+	const first, count = 49152, 16384 // RFC 6335 §6: dynamic ports
+	return uint16(first + s.ports.Add(1)%count)
 }
 
 // taken waits until VPP has made a session of a connect: it has looked at the namespace's binding then. An error that has come

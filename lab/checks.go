@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -23,7 +24,7 @@ const convergeLimit = 20 * time.Second // from the start; routers dial again eve
 
 // checkProcesses proves that every router is a process of its own without any privilege, on the dataplane that was asked for.
 func (p *play) checkProcesses(ctx context.Context) (string, error) {
-	kind := ""
+	kind, what := "", ""
 	for _, c := range p.procs {
 		var st ctl.Status
 		if err := until(ctx, convergeLimit, func() error {
@@ -47,11 +48,17 @@ func (p *play) checkProcesses(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("%s has the %s dataplane, others %s", c.name, st.Dataplane.Kind, kind)
 		}
 		kind = st.Dataplane.Kind
+		if kind == onVPP {
+			if err := judgeVPP(c.name, st.Dataplane.PID, p.vpp); err != nil {
+				return "", err
+			}
+			what = ": " + p.vpp + ", a process for each"
+		}
 	}
 	p.mu.Lock()
 	p.dataplane = kind
 	p.mu.Unlock()
-	return fmt.Sprintf("%d processes without capabilities, no_new_privs, each in its own session, dataplane %s", len(p.procs), kind), nil
+	return fmt.Sprintf("%d processes without capabilities, no_new_privs, each in its own session, dataplane %s%s", len(p.procs), kind, what), nil
 }
 
 func judgeProcess(c *child, st ctl.Status) error {
@@ -97,6 +104,18 @@ func judgeDataplane(name, asked string, st ctl.Status) error {
 		return nil
 	}
 	return unprivileged(name+"'s dataplane", d.PID)
+}
+
+// judgeVPP proves that the dataplane's process is the VPP that is installed, whatever started it.
+func judgeVPP(name string, pid int, installed string) error {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return fmt.Errorf("%s's dataplane: %w", name, err)
+	}
+	if exe != installed {
+		return fmt.Errorf("%s's dataplane (pid %d) runs %s, installed is %s", name, pid, exe, installed)
+	}
+	return nil
 }
 
 // bgpRouters are the names of the nodes that speak BGP.
@@ -204,77 +223,6 @@ func (p *play) pingUntil(ctx context.Context, from, target string, ttl int, args
 		return err
 	})
 	return r, err
-}
-
-const (
-	idleSettle  = 1 * time.Second // after the last command
-	idleWindow  = 5 * time.Second
-	idlePercent = 2.0
-	idleBytes   = 64_000_000
-)
-
-// checkIdle measures a router while nothing asks it and nothing passes it but keepalives. Load, if not nil, runs meanwhile: a
-// sabotage.
-func (p *play) checkIdle(ctx context.Context, router string, load func(context.Context)) (string, error) {
-	i := slices.IndexFunc(p.procs, func(c *child) bool { return c.name == router })
-	pid := p.procs[i].pid
-	if load != nil {
-		loaded, cancel := context.WithCancel(ctx)
-		var wg sync.WaitGroup
-		wg.Go(func() { load(loaded) })
-		defer wg.Wait()
-		defer cancel()
-	}
-	if err := pause(ctx, idleSettle); err != nil {
-		return "", err
-	}
-	before, err := p.measure(ctx, router, pid)
-	if err != nil {
-		return "", err
-	}
-	if err := pause(ctx, idleWindow); err != nil {
-		return "", err
-	}
-	after, err := p.measure(ctx, router, pid)
-	if err != nil {
-		return "", err
-	}
-	took := after.at.Sub(before.at)
-	cpu := 100 * max(after.kernel-before.kernel, after.own-before.own) / took.Seconds()
-	rss := max(after.rss, after.ownRSS)
-	p.metric("cpu_percent", cpu)
-	p.metric("rss_bytes", float64(rss))
-	text := fmt.Sprintf("%s: %.2f %% of a core over %.1f s, %.1f MB resident (show status: %.1f MB)",
-		router, cpu, took.Seconds(), float64(after.rss)/1e6, float64(after.ownRSS)/1e6)
-	if cpu >= idlePercent || rss >= idleBytes {
-		return "", fmt.Errorf("%s; under %g %% and %d MB is wanted", text, idlePercent, idleBytes/1_000_000)
-	}
-	return text, nil
-}
-
-// usage is what a process has used: by the kernel's /proc, which counts in hundredths of a second, and by its own account.
-type usage struct {
-	at          time.Time
-	kernel, own float64 // seconds of CPU
-	rss, ownRSS uint64  // bytes
-}
-
-func (p *play) measure(ctx context.Context, router string, pid int) (usage, error) {
-	var st ctl.Status
-	if err := p.ask(ctx, &st, router, "show", "status"); err != nil {
-		return usage{}, err
-	}
-	stat, err := readStat(pid)
-	if err != nil {
-		return usage{}, fmt.Errorf("%s: %w", router, err)
-	}
-	pr, err := readPrivileges(pid)
-	if err != nil {
-		return usage{}, fmt.Errorf("%s: %w", router, err)
-	}
-	return usage{
-		at: time.Now(), kernel: float64(stat.ticks) / ticksPerSecond, own: st.CPUS, rss: pr.rssBytes, ownRSS: st.RSSBytes,
-	}, nil
 }
 
 // stream is a ping that runs in the background.

@@ -185,10 +185,10 @@ func TestJudgeHoldTimer(t *testing.T) {
 func TestJudgeSameAddress(t *testing.T) {
 	ifs := decodeRows[[]ctl.Interface](t, `[{"name":"tun12","addresses":["fe80::1/64"]},{"name":"tun13","addresses":["172.20.1.1/32","fe80::1/128"]}]`)
 	peers := decodeRows[[]ctl.BGPSession](t, `[{"interface":"tun12","address":"fe80::2"},{"interface":"tun13","address":"fe80::2"}]`)
-	says(t, "same", judgeSameAddress(ifs, peers), "")
-	says(t, "one session", judgeSameAddress(ifs, peers[:1]), "fe80::2 on tun13 as neighbour")
+	says(t, "same", judgeSameAddress(ifs, peers, 3), "")
+	says(t, "one session", judgeSameAddress(ifs, peers[:1], 3), "fe80::2 on tun13 as neighbour")
 	ifs[1].Addresses = []string{"fe80::31/64"}
-	says(t, "other", judgeSameAddress(ifs, peers), "fe80::1 on tun13")
+	says(t, "other", judgeSameAddress(ifs, peers, 3), "fe80::1 on tun13")
 }
 
 func TestJudgeDataplane(t *testing.T) {

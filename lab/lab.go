@@ -57,9 +57,10 @@ type Screen struct {
 
 // Check is what came of one check.
 type Check struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"` // also of a skipped one
+	Detail  string `json:"detail"`
+	Skipped bool   `json:"skipped,omitempty"` // there is nothing to check on this dataplane; Detail says why
 }
 
 // Result is what came of a scenario.
@@ -76,13 +77,14 @@ type scenario struct {
 	name    string
 	summary string
 	checks  []CheckInfo
+	vppOnly []string // the checks that are skipped on the embedded dataplane
 	// network builds the topology, with the defect of a sabotage in it if that is where the defect is.
 	network func(sabotage string) network
 	// story runs the checks in their order. It returns an error only when going on makes no sense.
 	story func(ctx context.Context, p *play) error
 }
 
-func scenarios() []scenario { return []scenario{linkLocal(), threeSites()} }
+func scenarios() []scenario { return []scenario{linkLocal(), survival(), threeSites()} }
 
 func findScenario(name string) (scenario, error) {
 	for _, s := range scenarios() {

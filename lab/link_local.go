@@ -38,7 +38,7 @@ func net4(n int) string  { return fmt.Sprintf("172.20.%d.0/24", n) }
 func net6(n int) string  { return fmt.Sprintf("fd42:%d::/48", n) }
 func llAS(n int) uint32  { return uint32(4242420000 + n) }
 
-// linkLocalPeer names the tunnel and the addresses of router N (2 or 3) and router1.
+// linkLocalPeer names the tunnel and the addresses of router N (2 and up) and router1.
 func linkLocalPeer(n int) (tunnel, hub, spoke string) {
 	return fmt.Sprintf("tun1%d", n), "fe80::1", "fe80::2"
 }
@@ -46,12 +46,7 @@ func linkLocalPeer(n int) (tunnel, hub, spoke string) {
 func linkLocalNetwork(sabotage string) network {
 	var net network
 	for n := 1; n <= 3; n++ {
-		net.nodes = append(net.nodes, node{
-			name: siteNode("router", n), id: loop4(n), as: llAS(n), originate: []string{net4(n), net6(n)}, announce: []string{"dum0"},
-			interfaces: []iface{{name: "dum0", loopback: true, addresses: []string{loop4(n) + "/32", loop6(n) + "/128"}}},
-			// What is originated needs an end: without these, packets to the rest of the nets would wander between routers.
-			static: []static{{prefix: net4(n), blackhole: true}, {prefix: net6(n), blackhole: true}},
-		})
+		net.nodes = append(net.nodes, linkLocalNode(n))
 	}
 	for n := 2; n <= 3; n++ {
 		tunnel, hub, spoke := linkLocalPeer(n)
@@ -80,6 +75,16 @@ func linkLocalNetwork(sabotage string) network {
 	return net
 }
 
+// linkLocalNode is router N with its nets and its loopback, and no link yet.
+func linkLocalNode(n int) node {
+	return node{
+		name: siteNode("router", n), id: loop4(n), as: llAS(n), originate: []string{net4(n), net6(n)}, announce: []string{"dum0"},
+		interfaces: []iface{{name: "dum0", loopback: true, addresses: []string{loop4(n) + "/32", loop6(n) + "/128"}}},
+		// What is originated needs an end: without these, packets to the rest of the nets would wander between routers.
+		static: []static{{prefix: net4(n), blackhole: true}, {prefix: net6(n), blackhole: true}},
+	}
+}
+
 func joinLinkLocal(n *node, tunnel, mine, theirs string, peer int) {
 	n.interfaces = append(n.interfaces, iface{
 		name: tunnel, tunnel: tunnel, addresses: []string{mine + "/64"}, unnumbered: "dum0",
@@ -93,8 +98,12 @@ func joinLinkLocal(n *node, tunnel, mine, theirs string, peer int) {
 func linkLocalStory(ctx context.Context, p *play) error {
 	together(
 		func() { p.check(ctx, "processes-unprivileged", p.checkProcesses) },
-		func() { p.check(ctx, "same-address", p.checkSameAddress) },
-		func() { p.converge(ctx, p.checkLinkLocalRoutes) },
+		func() {
+			p.check(ctx, "same-address", func(ctx context.Context) (string, error) { return p.checkSameAddress(ctx, 3) })
+		},
+		func() {
+			p.converge(ctx, func(ctx context.Context) (string, error) { return p.checkLinkLocalRoutes(ctx, 3) })
+		},
 	)
 	if p.opt.Sabotage == "fib-agrees" {
 		if _, err := p.rlr(ctx, "router3", "vppctl", "ip", "route", "add", net4(2), "via", "drop"); err != nil {
@@ -113,8 +122,8 @@ func linkLocalStory(ctx context.Context, p *play) error {
 	return nil
 }
 
-// checkSameAddress asks router1 for its addresses and its neighbours'.
-func (p *play) checkSameAddress(ctx context.Context) (string, error) {
+// checkSameAddress asks router1 for its addresses and its neighbours', routers 2 to last.
+func (p *play) checkSameAddress(ctx context.Context, last int) (string, error) {
 	err := until(ctx, convergeLimit, func() error {
 		var ifs []ctl.Interface
 		if err := p.ask(ctx, &ifs, "router1", "show", "interfaces"); err != nil {
@@ -124,13 +133,22 @@ func (p *play) checkSameAddress(ctx context.Context) (string, error) {
 		if err := p.ask(ctx, &peers, "router1", "show", "bgp"); err != nil {
 			return err
 		}
-		return judgeSameAddress(ifs, peers)
+		return judgeSameAddress(ifs, peers, last)
 	})
-	return "router1 has fe80::1 on tun12 and on tun13, its neighbours are fe80::2 on tun12 and fe80::2 on tun13", err
+	return "router1 has fe80::1 on " + tunnelsTo(last) + ", and its neighbour is fe80::2 on each", err
 }
 
-func judgeSameAddress(ifs []ctl.Interface, peers []ctl.BGPSession) error {
-	for n := 2; n <= 3; n++ {
+func tunnelsTo(last int) string {
+	var names []string
+	for n := 2; n <= last; n++ {
+		tunnel, _, _ := linkLocalPeer(n)
+		names = append(names, tunnel)
+	}
+	return strings.Join(names, ", ")
+}
+
+func judgeSameAddress(ifs []ctl.Interface, peers []ctl.BGPSession, last int) error {
+	for n := 2; n <= last; n++ {
 		tunnel, hub, spoke := linkLocalPeer(n)
 		// The prefix length of a link-local address is the dataplane's own affair: VPP says 128.
 		has := func(a string) bool { return strings.HasPrefix(a, hub+"/") }
@@ -146,13 +164,13 @@ func judgeSameAddress(ifs []ctl.Interface, peers []ctl.BGPSession) error {
 	return nil
 }
 
-func (p *play) checkLinkLocalRoutes(ctx context.Context) (string, error) {
+func (p *play) checkLinkLocalRoutes(ctx context.Context, last int) (string, error) {
 	err := until(ctx, convergeLimit, func() error {
 		var rows []ctl.Route
 		if err := p.ask(ctx, &rows, "router1", "show", "route", "protocol", "bgp"); err != nil {
 			return err
 		}
-		for n := 2; n <= 3; n++ {
+		for n := 2; n <= last; n++ {
 			tunnel, _, _ := linkLocalPeer(n)
 			for _, prefix := range []string{net4(n), net6(n), loop4(n) + "/32", loop6(n) + "/128"} {
 				if err := routeHas(rows, prefix, wantPath{tunnel, fmt.Sprint(llAS(n)), true}); err != nil {
@@ -165,7 +183,7 @@ func (p *play) checkLinkLocalRoutes(ctx context.Context) (string, error) {
 		}
 		return nil
 	})
-	return "router1: IPv4 and IPv6 of router2 via tun12, of router3 via tun13, all with fe80:: next hops", err
+	return "router1: IPv4 and IPv6 of each neighbour via " + tunnelsTo(last) + ", all with fe80:: next hops", err
 }
 
 // nextHopIs6 checks that all paths of a prefix have a link-local next hop: RFC 8950 for IPv4.

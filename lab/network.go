@@ -22,6 +22,7 @@ type node struct {
 	announce   []string // interfaces whose connected routes are announced
 	neighbors  []neighbor
 	direct     bool // sabotage: started without a session of its own and without giving up privileges
+	breakable  bool // its VPP is started by a script, which can be told to fail
 }
 
 // iface is one of loopback, cable or tunnel.
@@ -48,6 +49,7 @@ type neighbor struct {
 	as       uint32
 	hold     string
 	families string // "" is what the address says
+	passive  bool   // waits for the other side's connection
 }
 
 // tunnelMTU is WireGuard's usual one: 1500 bytes less IPv6, UDP and WireGuard.
@@ -200,6 +202,9 @@ func (n node) renderBGP(line func(string, ...any)) {
 		text += fmt.Sprintf(", as: %d, hold-time: %s, connect-retry: %s", p.as, p.hold, connectRetry)
 		if p.families != "" {
 			text += ", families: " + p.families
+		}
+		if p.passive {
+			text += ", passive: true"
 		}
 		line("    - {%s, import: all, export: all}", text)
 	}

@@ -81,9 +81,12 @@ func cloneID(binary string) (string, error) {
 
 func (pl *place) config(node string) string { return filepath.Join(pl.dir, "etc", node+".yaml") }
 func (pl *place) log(node string) string    { return filepath.Join(pl.dir, "log", node+".log") }
-func (pl *place) relaySocket() string       { return filepath.Join(pl.dir, "relay.sock") }
-func (pl *place) statePath() string         { return filepath.Join(pl.dir, "state.json") }
-func (pl *place) lockPath() string          { return filepath.Join(pl.dir, "lock") }
+func (pl *place) breakable(node string) string {
+	return filepath.Join(pl.dir, "etc", node+"-vpp")
+}
+func (pl *place) relaySocket() string { return filepath.Join(pl.dir, "relay.sock") }
+func (pl *place) statePath() string   { return filepath.Join(pl.dir, "state.json") }
+func (pl *place) lockPath() string    { return filepath.Join(pl.dir, "lock") }
 
 // inUse reports whether a lab runs here.
 func (pl *place) inUse() bool {
@@ -195,7 +198,10 @@ func (pl *place) killLeft(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // no lab was here, or it died before it started anything
 	}
-	return endAll(ctx, st.Processes)
+	if err := endAll(ctx, st.Processes); err != nil {
+		return err
+	}
+	return endLeftVPPs(ctx, pl.dir)
 }
 
 // empty removes all but the lock.
@@ -246,6 +252,9 @@ func (pl *place) down(ctx context.Context) error {
 		return fmt.Errorf("lab %s is run by pid %d: interrupt that instead", pl.scenario, st.Owner.PID)
 	}
 	if err := endAll(ctx, st.Processes); err != nil {
+		return err
+	}
+	if err := endLeftVPPs(ctx, pl.dir); err != nil {
 		return err
 	}
 	if err := pl.claim(ctx); err != nil {

@@ -35,6 +35,7 @@ type play struct {
 	stopOnce sync.Once
 	owned    sync.WaitGroup     // goroutines of this play
 	endRelay context.CancelFunc // of the relay in this process
+	vpp      string             // the installed VPP; "" without one, or where it is not wanted
 
 	mu        sync.Mutex // guards the results
 	results   map[string]Check
@@ -57,6 +58,15 @@ func newPlay(ctx context.Context, s scenario, opt Options) (*play, error) {
 	if err != nil {
 		return nil, err
 	}
+	vpp := ""
+	if opt.Dataplane != "embedded" {
+		if vpp, err = installedVPP(ctx, binary); err != nil {
+			return nil, fmt.Errorf("lab %s: %w", s.name, err)
+		}
+	}
+	if vpp == "" && slices.Contains(s.vppOnly, opt.Sabotage) {
+		return nil, fmt.Errorf("lab %s: the check %s, and so its sabotage, needs --dataplane vpp and an installed VPP", s.name, opt.Sabotage)
+	}
 	pl, err := findPlace(s.name, binary)
 	if err != nil {
 		return nil, err
@@ -65,7 +75,7 @@ func newPlay(ctx context.Context, s scenario, opt Options) (*play, error) {
 		return nil, err
 	}
 	return &play{
-		scenario: s, opt: opt, binary: binary, place: pl, net: s.network(opt.Sabotage),
+		scenario: s, opt: opt, binary: binary, vpp: vpp, place: pl, net: s.network(opt.Sabotage),
 		progress: newProgress(opt.Progress), stopping: make(chan struct{}), endRelay: func() {},
 		results: make(map[string]Check), metrics: make(map[string]float64),
 	}, nil
@@ -193,8 +203,16 @@ func (p *play) startRouters(mode string) error {
 		if !n.direct {
 			args = append([]string{"lab", "exec", "--"}, args...)
 		}
+		env := p.env()
+		if n.breakable && p.vpp != "" {
+			prefix, err := newBreakableVPP(p.place.breakable(n.name), p.vpp)
+			if err != nil {
+				return err
+			}
+			env = append(env, "VPP_PREFIX="+prefix)
+		}
 		c, err := spawn(spawnOptions{
-			name: n.name, binary: p.binary, args: args, env: p.env(), log: p.place.log(n.name), shared: n.direct,
+			name: n.name, binary: p.binary, args: args, env: env, log: p.place.log(n.name), shared: n.direct,
 		})
 		if err != nil {
 			return err
@@ -278,6 +296,9 @@ func (p *play) stop() {
 		}
 		if killed {
 			p.progress.say("some processes did not stop within %s and were killed", stopTimeout)
+		}
+		if err := endLeftVPPs(context.Background(), p.place.dir); err != nil {
+			p.progress.say("%v", err)
 		}
 		p.endRelay()
 		p.owned.Wait()
@@ -363,6 +384,15 @@ func (p *play) check(ctx context.Context, name string, f func(ctx context.Contex
 	p.mu.Unlock()
 	end(p.progress.verdict(c))
 	return c.OK
+}
+
+// skip records that a check has nothing to check on this dataplane.
+func (p *play) skip(name, why string) {
+	c := Check{Name: name, OK: true, Skipped: true, Detail: "skipped: " + why}
+	p.mu.Lock()
+	p.results[name] = c
+	p.mu.Unlock()
+	p.progress.say("%s", p.progress.verdict(c))
 }
 
 // metric records a number of the result; metricTexts has its name.

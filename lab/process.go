@@ -39,6 +39,7 @@ func (p process) alive() bool {
 // procStat is what we read of /proc/PID/stat.
 type procStat struct {
 	state   byte
+	parent  int
 	session int
 	ticks   uint64 // user and system time
 	start   uint64
@@ -67,6 +68,7 @@ func parseStat(line string) (procStat, error) {
 		err = errors.Join(err, e)
 		return v
 	}
+	st.parent = int(number(4))
 	st.session = int(number(6))
 	st.ticks = number(14) + number(15)
 	st.start = number(22)
@@ -75,6 +77,9 @@ func parseStat(line string) (procStat, error) {
 
 // ticksPerSecond is USER_HZ, which is 100 on every Linux that Go runs on.
 const ticksPerSecond = 100
+
+// seconds is the processor time that the process has used.
+func (st procStat) seconds() float64 { return float64(st.ticks) / ticksPerSecond }
 
 // privileges are the lines of /proc/PID/status that say what a process may do.
 type privileges struct {

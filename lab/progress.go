@@ -110,7 +110,15 @@ func (p *progress) begin(what string) func(line string) {
 
 func (p *progress) verdict(c Check) string {
 	detail, _, _ := strings.Cut(c.Detail, "\n")
-	return fmt.Sprintf("%s  %s: %s", word(c.OK, p.screen.Colour), c.Name, detail)
+	return fmt.Sprintf("%s  %s: %s", wordOf(c, p.screen.Colour), c.Name, detail)
+}
+
+// wordOf is the verdict in a word.
+func wordOf(c Check, colour bool) string {
+	if c.Skipped {
+		return "skip"
+	}
+	return word(c.OK, colour)
 }
 
 // word is ok or FAIL, of one width.
@@ -132,14 +140,35 @@ var metricTexts = []struct {
 }{
 	{"converge_ms", "start to all sessions and routes", seconds},
 	{"ping_rtt_ms", "round trip of a ping", func(v float64) string { return fmt.Sprintf("%.2f ms", v) }},
-	{"cpu_percent", "CPU of an idle router", func(v float64) string { return fmt.Sprintf("%.2f %% of a core", v) }},
-	{"rss_bytes", "memory of an idle router", func(v float64) string { return fmt.Sprintf("%.1f MB", v/1e6) }},
+	{"cpu_percent", "CPU of an idle router", percent},
+	{"rss_bytes", "memory of an idle router", megabytes},
+	{"router_pss_bytes", "its share of memory (PSS)", megabytes},
+	{"vpp_cpu_percent", "CPU of its VPP", percent},
+	{"vpp_pss_bytes", "PSS of its VPP", megabytes},
+	{"helpers_cpu_percent", "CPU of its helpers", percent},
+	{"helpers_pss_bytes", "PSS of its helpers", megabytes},
+	{"total_cpu_percent", "CPU of all of these", percent},
+	{"total_pss_bytes", "PSS of all of these", megabytes},
+	{"reconnect_median_ms", "reset to Established, median", seconds},
+	{"reconnect_worst_ms", "reset to Established, worst", seconds},
+	{"helper_back_ms", "death of a helper to sessions, worst", seconds},
+	{"vpp_back_median_ms", "death of VPP to its routes, median", seconds},
+	{"vpp_back_worst_ms", "death of VPP to its routes, worst", seconds},
+	{"sessions_back_median_ms", "death of VPP to sessions, median", seconds},
+	{"sessions_back_worst_ms", "death of VPP to sessions, worst", seconds},
+	{"ping_back_median_ms", "death of VPP to pings, median", seconds},
+	{"ping_back_worst_ms", "death of VPP to pings, worst", seconds},
+	{"vpp_starts", "starts of a VPP that always dies", func(v float64) string { return fmt.Sprintf("%.0f in %s", v, crashWindow) }},
 	{"failover_ms", "cut to the route on the other tunnel", seconds},
 	{"outage_ms", "outage of the ping by the cut", seconds},
 	{"ping_lost", "pings lost in the outage", func(v float64) string { return fmt.Sprintf("%.0f", v) }},
 	{"heal_ms", "healing to the first state again", seconds},
 	{"lab_ms", "the whole lab", seconds},
 }
+
+func megabytes(v float64) string { return fmt.Sprintf("%.1f MB", v/1e6) }
+
+func percent(v float64) string { return fmt.Sprintf("%.2f %% of a core", v) }
 
 func seconds(ms float64) string { return fmt.Sprintf("%.1f s (%.0f ms)", ms/1000, ms) }
 
@@ -163,16 +192,19 @@ func printResult(opt Options, r Result, took time.Duration, pl *place) error {
 func tableText(r Result, took time.Duration, colour bool, logs string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s on the %s dataplane\n\n", r.Scenario, r.Dataplane)
-	width, passed := 0, 0
+	width, passed, skipped := 0, 0, 0
 	for _, c := range r.Checks {
 		width = max(width, utf8.RuneCountInString(c.Name))
 	}
 	for _, c := range r.Checks {
-		if c.OK {
+		switch {
+		case c.Skipped:
+			skipped++
+		case c.OK:
 			passed++
 		}
 		detail := strings.ReplaceAll(c.Detail, "\n", "\n"+strings.Repeat(" ", width+8))
-		fmt.Fprintf(&b, "%s  %-*s  %s\n", word(c.OK, colour), width, c.Name, detail)
+		fmt.Fprintf(&b, "%s  %-*s  %s\n", wordOf(c, colour), width, c.Name, detail)
 	}
 	b.WriteString("\n")
 	labels := 0
@@ -184,7 +216,11 @@ func tableText(r Result, took time.Duration, colour bool, logs string) string {
 			fmt.Fprintf(&b, "      %-*s  %s\n", labels, m.label, m.text(v))
 		}
 	}
-	fmt.Fprintf(&b, "\n%s  %d of %d checks passed in %.1f s\n", word(r.OK, colour), passed, len(r.Checks), took.Seconds())
+	fmt.Fprintf(&b, "\n%s  %d of %d checks passed", word(r.OK, colour), passed, len(r.Checks))
+	if skipped > 0 {
+		fmt.Fprintf(&b, ", %d skipped", skipped)
+	}
+	fmt.Fprintf(&b, " in %.1f s\n", took.Seconds())
 	if !r.OK {
 		fmt.Fprintf(&b, "      the routers' logs are in %s\n", logs)
 	}

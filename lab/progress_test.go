@@ -73,7 +73,7 @@ func TestChecksAreRecorded(t *testing.T) {
 	p.check(t.Context(), "a", func(context.Context) (string, error) { return "ignored", errors.New("bad") })
 	p.finishChecks(errors.New("power cut"), nil)
 	r := p.result()
-	want := []Check{{"a", false, "bad"}, {"b", true, "fine"}, {"c", false, "not reached: power cut"}}
+	want := []Check{{Name: "a", Detail: "bad"}, {Name: "b", OK: true, Detail: "fine"}, {Name: "c", Detail: "not reached: power cut"}}
 	if r.OK || len(r.Checks) != 3 || r.Checks[0] != want[0] || r.Checks[1] != want[1] || r.Checks[2] != want[2] {
 		t.Errorf("%+v", r)
 	}

@@ -76,7 +76,7 @@ func fakeBinary(t *testing.T, mode string) string {
 		t.Fatal(err)
 	}
 	p := filepath.Join(shortDir(t), "vpp")
-	script := fmt.Sprintf("#!/bin/sh\nexec '%s' fakevpp %s \"$@\"\n", self, mode)
+	script := fmt.Sprintf("#!/bin/sh\nGORACE=atexit_sleep_ms=0 exec '%s' fakevpp %s \"$@\"\n", self, mode)
 	if err := os.WriteFile(p, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

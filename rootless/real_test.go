@@ -42,7 +42,7 @@ func ordinaryUser(t *testing.T, body func(t *testing.T)) {
 	args := []string{"-test.v", "-test.count=1", "-test.run=^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "TMPDIR=/tmp", "HOME=/", "VPP_PREFIX="+filepath.Dir(filepath.Dir(FindVPP())))
+	cmd.Env = append(os.Environ(), "TMPDIR=/tmp", "HOME=/", "GORACE=atexit_sleep_ms=0", "VPP_PREFIX="+filepath.Dir(filepath.Dir(FindVPP())))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
 	t.Logf("as user %d:\n%s", nobody, out)

@@ -11,10 +11,10 @@ func TestSize(t *testing.T) {
 		heap, stats       uint64 // MiB
 		buffers, routesAt int
 	}{
-		{limit: 176, heap: 102, stats: 17, buffers: 4096, routesAt: 100_000},
-		{limit: 256, heap: 123, stats: 22, buffers: 4096, routesAt: 150_000},
-		{limit: 1024, heap: 328, stats: 74, buffers: 4096, routesAt: 600_000},
-		{limit: 4096, heap: 1147, stats: 278, buffers: 4096, routesAt: 2_000_000},
+		{limit: 176, heap: 105, stats: 17, buffers: 4096, routesAt: 100_000},
+		{limit: 256, heap: 137, stats: 22, buffers: 4096, routesAt: 150_000},
+		{limit: 1024, heap: 444, stats: 74, buffers: 4096, routesAt: 700_000},
+		{limit: 4096, heap: 1673, stats: 278, buffers: 4096, routesAt: 2_500_000},
 		{limit: 0, heap: 2048, stats: 512, buffers: 4096, routesAt: 4_000_000}, // unknown is plenty
 		{limit: 1 << 20, heap: 2048, stats: 512, buffers: 4096, routesAt: 4_000_000},
 	} {
@@ -62,5 +62,17 @@ func TestSizeGrowsWithMemory(t *testing.T) {
 			t.Errorf("%d MiB: %+v is less than %+v", limit/mib, s, last)
 		}
 		last = s
+	}
+}
+
+// What VPP was seen to take before it aborted is never promised.
+func TestRoutesAreFewerThanVPPDiedOf(t *testing.T) {
+	for heap, took := range map[uint64]int{102: 120_000, 123: 200_000, 200: 460_000, 328: 680_000} {
+		if got := (Sizes{Heap: heap * mib, Stats: maxStats}).Routes(); got > took {
+			t.Errorf("heap of %d MiB: %d routes, and VPP takes %d", heap, got, took)
+		}
+	}
+	if got := (Sizes{}).Routes(); got != 0 {
+		t.Errorf("no heap: %d routes", got)
 	}
 }

@@ -441,8 +441,15 @@ func (v *VPP) leftover() (*deathWatch, error) {
 
 // terminate is kill for a process that nobody attends.
 func (v *VPP) terminate(w *deathWatch) error {
-	died := make(chan struct{})
-	go func() { defer close(died); _ = w.wait(context.Background()) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	died, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		if w.wait(ctx) == nil {
+			close(died)
+		}
+	}()
+	defer func() { cancel(); <-gone }()
 	return v.kill(w, died)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -313,12 +314,32 @@ func TestProcessOfAnotherProgramIsReplaced(t *testing.T) {
 	}
 }
 
-func TestLeftProcessThatDoesNotAnswerIsReplaced(t *testing.T) {
-	dir, bin := shortDir(t), fakeBinary(t, "good")
-	pid := leave(t, dir, bin)
+// freeze stops all threads of a process.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		running := slices.ContainsFunc(threads, func(file string) bool {
+			b, err := os.ReadFile(file)
+			return err == nil && !strings.Contains(string(b), ") T ")
+		})
+		if len(threads) > 0 && !running {
+			return
+		}
+	}
+	t.Fatalf("process %d does not stop", pid)
+}
+
+func TestLeftProcessThatDoesNotAnswerIsReplaced(t *testing.T) {
+	dir, bin := shortDir(t), fakeBinary(t, "good")
+	pid := leave(t, dir, bin)
+	freeze(t, pid)
 	s := supervise(t, dir, bin, func(c *timing) { c.answer = time.Second })
 	contains(t, s.await(t, Waiting).Err, "did not answer")
 	if st := s.await(t, Running); st.PID == pid {

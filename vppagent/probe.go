@@ -326,8 +326,9 @@ func (l *life) sweepProbes(ctx context.Context) error {
 	p := &l.a.probes
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	err := errors.Join(l.sweepCatchers(ctx), l.sweepLanes(ctx)) // classifiers refer to lanes' tables
 	p.resetLocked(l)
-	return errors.Join(l.sweepCatchers(ctx), l.sweepLanes(ctx))
+	return err
 }
 
 func (l *life) sweepLanes(ctx context.Context) error {

@@ -147,7 +147,7 @@ func (l *life) setClassifier(ctx context.Context, index, table uint32, add bool)
 	}, new(classify.InputACLSetInterfaceReply))
 }
 
-// sweepCatchers removes our classifiers from our interfaces, used or left over.
+// sweepCatchers removes our classifiers, used or left over. The caller has the probes' lock.
 func (l *life) sweepCatchers(ctx context.Context) error {
 	if !l.report.Supports(binapi.Probe) {
 		return nil
@@ -175,17 +175,35 @@ func (l *life) sweepCatchers(ctx context.Context) error {
 		})
 	}
 	errs := []error{q.wait()}
-	for table, indexes := range on {
-		var info classify.ClassifyTableInfoReply
-		if err := l.s.call(ctx, &classify.ClassifyTableInfo{TableID: table}, &info); err != nil || !bytes.Equal(info.Mask, catchMask) {
-			errs = append(errs, err)
-			continue
-		}
-		for _, index := range indexes {
-			errs = append(errs, l.setClassifier(ctx, index, table, false))
-		}
-		errs = append(errs, l.s.call(ctx, &classify.ClassifyAddDelTable{TableIndex: table}, new(classify.ClassifyAddDelTableReply)))
+	if p := &l.a.probes; p.life == l && p.unreach.made && on[p.unreach.table] == nil { // it is on no interface just now
+		on[p.unreach.table] = []uint32{}
 	}
+	for table, indexes := range on {
+		errs = append(errs, l.sweepCatcher(ctx, table, indexes))
+	}
+	return errors.Join(errs...)
+}
+
+// sweepCatcher removes a classifier, if it is ours, from interfaces, and then its sessions: with only the table deleted VPP
+// would keep the FIB table that they refer to.
+func (l *life) sweepCatcher(ctx context.Context, table uint32, indexes []uint32) error {
+	var info classify.ClassifyTableInfoReply
+	if err := l.s.call(ctx, &classify.ClassifyTableInfo{TableID: table}, &info); err != nil || !bytes.Equal(info.Mask, catchMask) {
+		return err
+	}
+	var errs []error
+	for _, index := range indexes {
+		errs = append(errs, l.setClassifier(ctx, index, table, false))
+	}
+	var sessions [][]byte
+	err := dump(ctx, l.s, &classify.ClassifySessionDump{TableID: table}, func(d *classify.ClassifySessionDetails) {
+		sessions = append(sessions, d.Match)
+	})
+	errs = append(errs, err)
+	for _, m := range sessions {
+		errs = append(errs, l.s.call(ctx, &classify.ClassifyAddDelSession{TableIndex: table, Match: m}, new(classify.ClassifyAddDelSessionReply)))
+	}
+	errs = append(errs, l.s.call(ctx, &classify.ClassifyAddDelTable{TableIndex: table}, new(classify.ClassifyAddDelTableReply)))
 	return errors.Join(errs...)
 }
 

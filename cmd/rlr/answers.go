@@ -78,11 +78,8 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 			st.Dataplane.Error = v.Err.Error()
 		}
 	}
-	for _, s := range r.sessions() {
-		st.Sessions.Total++
-		if s.State == bgp.Established.String() {
-			st.Sessions.Established++
-		}
+	if r.speaker != nil {
+		st.Sessions.Established, st.Sessions.Total = r.speaker.Established()
 	}
 	return st, nil
 }

@@ -182,6 +182,9 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 		}
 	}
 	iface, found := interfaceTowards(cfg, n)
+	if found && !n.Multihop {
+		out.Interface = iface.Name // where a link-local next hop of this neighbour is, whatever the session's own addresses
+	}
 	if found && !out.LocalAddress.IsValid() && n.Address.IsLinkLocalUnicast() && n.Address.Is6() {
 		out.LocalAddress = linkLocal(cfg, iface)
 	}

@@ -146,6 +146,11 @@ func (p *Plane) resolvePath(l *pathList, i int, stack []*pathList, r *resolution
 		return one(hop{verdict: verdictLookup, table: path.TableID})
 	}
 	r.recursive = true
+	return p.resolveRecursive(path, stack, found)
+}
+
+// resolveRecursive appends the hops of a path that has only an address, as the route to that address has them.
+func (p *Plane) resolveRecursive(path *Path, stack []*pathList, found []weighted) []weighted {
 	t := p.tables[tableKey{path.TableID, path.Addr.Is6()}]
 	if t == nil || len(stack) >= maxRecursion {
 		return found
@@ -181,7 +186,7 @@ func (p *Plane) resolvePath(l *pathList, i int, stack []*pathList, r *resolution
 				}
 			}
 		}
-		found = append(found, weighted{h, weight * share})
+		found = append(found, weighted{h, max(uint32(path.Weight), 1) * share})
 	}
 	return found
 }

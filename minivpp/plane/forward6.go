@@ -232,10 +232,45 @@ func upper6(b []byte) (proto byte, at, fragment, bad int, code byte, ok bool) {
 		if len(b) < at+n {
 			return 0, 0, 0, 0, 0, false
 		}
+		if proto == 0 || proto == 60 {
+			switch o, refuse := unknownOption(b[at : at+n]); {
+			case refuse == 0:
+			case refuse == discardAlways, refuse == discardUnicast && b[24] != 0xff:
+				return 0, 0, 0, at + o, 2, false
+			default:
+				return 0, 0, 0, 0, 0, false
+			}
+		}
 		proto, pointer = b[at], at
 		at += n
 	}
 	return 0, 0, 0, 0, 0, false
+}
+
+// What the highest bits of an unknown option's type say is to be done with the packet. RFC 8200 §4.2.
+const (
+	discardSilently = 1
+	discardAlways   = 2 // and tell the source
+	discardUnicast  = 3 // and tell the source, if the packet was not for a group
+)
+
+// unknownOption looks through the options of an extension header for one that we must not skip: its offset, and what to do. We
+// know padding; router alert, and what else may be skipped, has 0 in those bits.
+func unknownOption(h []byte) (at int, refuse byte) {
+	for at = 2; at < len(h); {
+		if h[at] == 0 { // Pad1 has no length
+			at++
+			continue
+		}
+		if at+2 > len(h) || at+2+int(h[at+1]) > len(h) {
+			return at, discardSilently
+		}
+		if refuse = h[at] >> 6; refuse != 0 {
+			return at, refuse
+		}
+		at += 2 + int(h[at+1])
+	}
+	return 0, 0
 }
 
 // local6 takes a packet for one of our addresses or groups.

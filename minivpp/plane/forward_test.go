@@ -374,3 +374,60 @@ func TestInterfaceDown(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestExtensionHeaders: echo requests to us behind headers of IPv6, which are walked as RFC 8200 says.
+func TestExtensionHeaders(t *testing.T) {
+	const us, group = "2001:db8:1::1", "ff02::1"
+	options := func(next byte, o ...byte) []byte { // a header of 8 bytes
+		return append([]byte{next, 0}, append(o, make([]byte, 6-len(o))...)...)
+	}
+	routing := func(left byte) []byte { return []byte{protoICMPv6, 0, 0, left, 0, 0, 0, 0} }
+	none := [2]int{-1, -1}
+	for _, tt := range []struct {
+		name, dst string
+		first     byte
+		headers   []byte
+		problem   [2]int // code and pointer of a parameter problem; none for nothing
+		answered  bool
+	}{
+		{"hop by hop with router alert", us, 0, options(protoICMPv6, 5, 2, 0, 0, 1, 0), none, true},
+		{"padding", us, 60, options(protoICMPv6, 0, 0, 1, 2), none, true},
+		{"option to skip", us, 60, options(protoICMPv6, 0x1e, 4), none, true},
+		{"option to drop", us, 60, options(protoICMPv6, 0x5e, 4), none, false},
+		{"option to complain about", us, 60, options(protoICMPv6, 0x9e, 4), [2]int{2, 42}, false},
+		{"option to complain about to a group", group, 60, options(protoICMPv6, 0x9e, 4), [2]int{2, 42}, false},
+		{"option to complain about in person", us, 60, options(protoICMPv6, 0, 0xde, 3), [2]int{2, 43}, false},
+		{"the same to a group", group, 60, options(protoICMPv6, 0, 0xde, 3), none, false},
+		{"option beyond its header", us, 60, options(protoICMPv6, 0x1e, 5), none, false},
+		{"option without a length", us, 60, options(protoICMPv6, 1, 3, 0, 0, 0, 0x1e), none, false},
+		{"header beyond the packet", us, 60, []byte{protoICMPv6, 200, 1, 4, 0, 0, 0, 0}, none, false},
+		{"routing header at its end", us, 43, routing(0), none, true},
+		{"routing header", us, 43, routing(1), [2]int{0, 42}, false},
+		{"hop by hop as the second", us, 60, append(options(0), options(protoICMPv6)...), [2]int{1, 40}, false},
+		{"two", us, 0, append(options(60), options(protoICMPv6)...), none, true},
+		{"unknown protocol", us, 60, options(200), [2]int{1, 40}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := twoPorts(t)
+			m := echo6(1, 8)
+			src, dst := mustAddr("2001:db8:1::2").As16(), mustAddr(tt.dst).As16()
+			put16(m[2:], fold(sum(m, pseudo(src[:], dst[:], protoICMPv6, len(m)))))
+			in := ip6("2001:db8:1::2", tt.dst, tt.first, 64, append(tt.headers, m...))
+			r.send(0, in)
+			if !tt.answered && tt.problem == none {
+				r.quiet(0, "10.1.0.1")
+				if r.Errors()[causeNames[errExtension]] != 1 {
+					t.Errorf("%v", r.Errors())
+				}
+				return
+			}
+			o := r.expectIP(0)
+			switch m := o[header6Len:]; {
+			case tt.answered && m[0] != icmp6EchoReply, !tt.answered && m[0] != icmp6Parameter:
+				t.Errorf("% x", o)
+			case !tt.answered && (m[1] != byte(tt.problem[0]) || get32(m[4:]) != uint32(tt.problem[1])):
+				t.Errorf("code %d, pointer %d", m[1], get32(m[4:]))
+			}
+		})
+	}
+}

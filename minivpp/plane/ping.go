@@ -12,14 +12,9 @@ import (
 // pingPatience is how long Ping waits for answers after the last request.
 const pingPatience = time.Second
 
-// Ping sends echo requests and calls each for every answer until all have come or a second has passed since the last request,
-// or ctx ends. each may be nil.
-// Errors: those of OpenProbe and of the first request; ctx's.
-func (p *Plane) Ping(ctx context.Context, r PingRequest, each func(PingReply)) (PingResult, error) {
+// complete puts the defaults in.
+func (r PingRequest) complete() PingRequest {
 	r.Dst = r.Dst.Unmap().WithZone("")
-	if !r.Dst.IsValid() {
-		return PingResult{}, errors.New("ping: no destination")
-	}
 	if r.Count <= 0 {
 		r.Count = 5
 	}
@@ -33,6 +28,17 @@ func (p *Plane) Ping(ctx context.Context, r PingRequest, each func(PingReply)) (
 		r.TTL = 64
 	}
 	r.Size = min(r.Size, maxPacket-header6Len-8)
+	return r
+}
+
+// Ping sends echo requests and calls each for every answer until all have come or a second has passed since the last request,
+// or ctx ends. each may be nil.
+// Errors: those of OpenProbe and of the first request; ctx's.
+func (p *Plane) Ping(ctx context.Context, r PingRequest, each func(PingReply)) (PingResult, error) {
+	r = r.complete()
+	if !r.Dst.IsValid() {
+		return PingResult{}, errors.New("ping: no destination")
+	}
 	conduit, err := p.OpenProbe(r.Table, r.Interface)
 	if err != nil {
 		return PingResult{}, fmt.Errorf("ping %v: %w", r.Dst, err)

@@ -110,13 +110,9 @@ func (b *outbox) flush(queue int) {
 	}
 	c.txPackets.Add(uint64(n))
 	c.txBytes.Add(bytes)
-	if multi+broad > 0 {
-		c.txMulticast.Add(multi)
-		c.txBroadcast.Add(broad)
-	}
-	if lost := len(b.frames) - n; lost > 0 {
-		c.txError.Add(uint64(lost))
-	}
+	addSome(&c.txMulticast, multi)
+	addSome(&c.txBroadcast, broad)
+	addSome(&c.txError, uint64(len(b.frames)-n))
 	clear(b.frames)
 	b.frames = b.frames[:0]
 	b.iface = nil
@@ -220,13 +216,16 @@ func (w *worker) receive(i *iface, slots [][]byte, start int, sizes []int) {
 	c := &i.count
 	c.rxPackets.Add(uint64(len(sizes)))
 	c.rxBytes.Add(total)
-	for _, n := range []struct {
-		to  *atomic.Uint64
-		add uint64
-	}{{&c.ip4, ip4}, {&c.ip6, ip6}, {&c.rxMulticast, multi}, {&c.rxBroadcast, broad}} {
-		if n.add > 0 {
-			n.to.Add(n.add)
-		}
+	addSome(&c.ip4, ip4)
+	addSome(&c.ip6, ip6)
+	addSome(&c.rxMulticast, multi)
+	addSome(&c.rxBroadcast, broad)
+}
+
+// addSome leaves alone a counter, and the cache line that other processors have, when there is nothing to add.
+func addSome(to *atomic.Uint64, n uint64) {
+	if n > 0 {
+		to.Add(n)
 	}
 }
 
@@ -290,7 +289,7 @@ func (w *worker) toNeighbor(i *iface, next netip.Addr, k packet, in *iface) {
 			w.p.clerk.due(w.now + probeInterval)
 		}
 		if mac == 0 {
-			return
+			return // it waits there, or was dropped because too many do
 		}
 	}
 	etherType := uint16(etherIPv4)
