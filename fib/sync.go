@@ -110,13 +110,13 @@ func (s *Syncer) scanIfAsked() {
 	s.progressLocked()
 }
 
-// lookLocked compares want and have of a key that is in no queue, and queues it when they differ. What was tried in vain
+// lookLocked compares want and have of a key, and queues it when they differ and it is in no queue yet. What was tried in vain
 // waits its time, unless again.
 func (s *Syncer) lookLocked(k key, e *entry, again bool) (differs bool) {
-	if e.queued {
-		return true
-	}
 	want, err := s.wantLocked(k, e)
+	if e.queued { // it will be compared again when its turn comes
+		return err != nil || want != e.have
+	}
 	t := s.troubles[k]
 	switch {
 	case err == nil && want == e.have:
