@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"strconv"
@@ -9,7 +10,10 @@ import (
 	"syscall"
 	"time"
 
+	"go.fd.io/govpp/api"
+
 	"rlr/bgp"
+	"rlr/internal/config"
 	"rlr/internal/ctl"
 	"rlr/wg"
 )
@@ -243,9 +247,16 @@ func (r *router) errors(context.Context) ([]ctl.ErrorRecord, error) {
 }
 
 func (r *router) vppctl(ctx context.Context, req ctl.VPPCtlRequest) (ctl.VPPCtlResult, error) {
+	if words := strings.Fields(req.Line); r.dp.kind == config.VPP && len(words) > 0 && words[0] == "ping" {
+		return ctl.VPPCtlResult{}, ctl.BadRequest("VPP's ping would hold up its API, and with it all route changes, until it is done: use `rlr ping`")
+	}
 	out, err := r.agent.CLI(ctx, req.Line)
-	if err != nil {
-		return ctl.VPPCtlResult{}, ctl.Unavailable("vppctl: %v", err)
+	var refused api.VPPApiError
+	switch {
+	case errors.As(err, &refused) && strings.TrimSpace(out) != "": // the text says more than the number
+		return ctl.VPPCtlResult{}, ctl.BadRequest("%s", strings.TrimSpace(out))
+	case err != nil:
+		return ctl.VPPCtlResult{}, ctl.Unavailable("%v", err)
 	}
 	return ctl.VPPCtlResult{Output: out}, nil
 }

@@ -140,7 +140,7 @@ func (r *router) build() error {
 	}
 	r.agent = vppagent.New(vppagent.Options{
 		Socket: r.dp.sockets.API, StatsSocket: r.dp.sockets.Stats,
-		Config: agentConfig(cfg, r.claim.Dir), Log: r.subsystem("vppagent"),
+		Config: agentConfig(cfg, r.claim.Dir), Log: r.subsystem("vppagent"), Sole: r.dp.vpp != nil,
 	})
 	r.syncer = fib.NewSyncer(fib.Options{Target: r.agent, Log: r.subsystem("fib")})
 	r.direct = r.syncer.Feed("direct", preferDirect)
