@@ -22,20 +22,15 @@ func TestMain(m *testing.M) {
 // TestScript plays testdata/script: what an operator types, and what must come of it.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
-		Setup: func(env *testscript.Env) error {
-			// The scripts' own directories are too long for unix sockets.
-			dir, err := os.MkdirTemp("", "rlr")
-			if err != nil {
-				return err
-			}
-			env.Defer(func() { _ = os.RemoveAll(dir) })
-			env.Setenv("RLR_RUNTIME_DIR", filepath.Join(dir, "r"))
-			env.Setenv("TMPDIR", dir)
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until, "private": private, "edit": edit, "hangup": hangup},
+		Dir:   "testdata/script",
+		Setup: ownRuntime, Cmds: scriptCommands(),
 	})
+}
+
+func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){
+		"until": until, "private": private, "edit": edit, "hangup": hangup, "vppctl": vppctl,
+	}
 }
 
 // until runs a command again and again until its output matches: until PATTERN COMMAND [ARG …].

@@ -29,7 +29,7 @@ type Kind string
 
 // Kinds.
 const (
-	Embedded Kind = "minivpp"
+	Embedded Kind = "embedded"
 	VPP      Kind = "vpp"
 )
 
