@@ -32,10 +32,11 @@ const (
 	Memif     Feature = "memif" // a plugin of VPP
 	Address   Feature = "address"
 	Neighbor  Feature = "neighbor"
-	Table     Feature = "table"   // FIB tables, for VRFs
-	Route     Feature = "route"   // routes with a FIB source of our own
-	Session   Feature = "session" // application namespaces, for TCP of VPP that is bound to an interface
-	Probe     Feature = "probe"   // ping and traceroute through a memif of the router's own
+	Table     Feature = "table"     // FIB tables, for VRFs
+	Route     Feature = "route"     // routes with a FIB source of our own
+	Session   Feature = "session"   // application namespaces, for TCP of VPP that is bound to an interface
+	Probe     Feature = "probe"     // ping and traceroute through a memif of the router's own
+	Fragments Feature = "fragments" // how often VPP looks for fragments that wait too long
 )
 
 // Need says whether the router can do without a feature.
@@ -136,6 +137,10 @@ func Groups() []Group {
 			new(classify.ClassifyTableByInterface), new(classify.ClassifyTableByInterfaceReply),
 			new(classify.ClassifyTableInfo), new(classify.ClassifyTableInfoReply),
 			new(classify.InputACLSetInterface), new(classify.InputACLSetInterfaceReply),
+		}},
+		{Fragments, Optional, []api.Message{
+			new(ip.IPReassemblyGet), new(ip.IPReassemblyGetReply),
+			new(ip.IPReassemblySet), new(ip.IPReassemblySetReply),
 		}},
 	}
 }

@@ -32,18 +32,9 @@ type embedded struct {
 
 // Dial implements Stack.
 func (s *embedded) Dial(ctx context.Context, e Endpoints) (net.Conn, error) {
-	opErr := func(err error) error {
-		return &net.OpError{
-			Op: "dial", Net: "tcp", Err: err,
-			Source: tcpAddr(e.Local), Addr: tcpAddr(e.Remote),
-		}
-	}
-	index, err := s.index(interfaceOf(e.Interface, e.Remote.Addr(), e.Local.Addr()), e.Remote.Addr())
+	index, err := s.egress(e)
 	if err != nil {
-		return nil, opErr(err)
-	}
-	if e.Local.Addr().IsValid() && e.Local.Addr().Is4() != e.Remote.Addr().Is4() {
-		return nil, opErr(fmt.Errorf("local %s and remote %s are of different families: %w", e.Local.Addr(), e.Remote.Addr(), syscall.EADDRNOTAVAIL))
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Source: tcpAddr(e.Local), Addr: tcpAddr(e.Remote), Err: err}
 	}
 	conn, err := s.backend.DialTCP(ctx, e.Table, index, withoutZone(e.Local), withoutZone(e.Remote))
 	if err != nil {
@@ -62,6 +53,18 @@ func (s *embedded) Listen(ctx context.Context, table uint32, local netip.AddrPor
 		return nil, fmt.Errorf("listen on %s in table %d: %w", local, table, err)
 	}
 	return &namedListener{Listener: l, stack: s}, nil
+}
+
+// egress checks endpoints and returns the interface that they are bound to.
+func (s *embedded) egress(e Endpoints) (uint32, error) {
+	index, err := s.index(interfaceOf(e.Interface, e.Remote.Addr(), e.Local.Addr()), e.Remote.Addr())
+	if err != nil {
+		return 0, err
+	}
+	if e.Local.Addr().IsValid() && e.Local.Addr().Is4() != e.Remote.Addr().Is4() {
+		return 0, fmt.Errorf("local %s and remote %s are of different families: %w", e.Local.Addr(), e.Remote.Addr(), syscall.EADDRNOTAVAIL)
+	}
+	return index, nil
 }
 
 // interfaceOf returns the interface that a name or the zones of addresses give; "" when none does.
@@ -123,21 +126,29 @@ func (s *embedded) named(conn net.Conn) net.Conn {
 // nameAddr turns the backend's zone, a sw_if_index in decimal, into the interface's name. A zone that no longer names an
 // interface stays as it is: it then matches no configured neighbour, which is right.
 func (s *embedded) nameAddr(a net.Addr) net.Addr {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return a
-	}
-	c := *t
-	if v4 := c.IP.To4(); v4 != nil {
-		c.IP, c.Zone = v4, "" // 4 bytes: what GoBGP's accept path expects
+	switch t := a.(type) {
+	case *net.TCPAddr:
+		c := *t
+		c.IP, c.Zone = s.nameIP(c.IP, c.Zone)
+		return &c
+	case *net.UDPAddr:
+		c := *t
+		c.IP, c.Zone = s.nameIP(c.IP, c.Zone)
 		return &c
 	}
-	if index, err := strconv.ParseUint(c.Zone, 10, 32); err == nil {
+	return a
+}
+
+func (s *embedded) nameIP(ip net.IP, zone string) (net.IP, string) {
+	if v4 := ip.To4(); v4 != nil {
+		return v4, "" // 4 bytes: what GoBGP's accept path expects
+	}
+	if index, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		if name, ok := s.ifs.InterfaceName(uint32(index)); ok {
-			c.Zone = name
+			zone = name
 		}
 	}
-	return &c
+	return ip, zone
 }
 
 type namedConn struct {

@@ -1,4 +1,4 @@
-// Package hoststack gives the router TCP connections on the dataplane's own stack instead of the kernel's.
+// Package hoststack gives the router TCP connections, and UDP where the dataplane has it, on the dataplane's own stack instead of the kernel's.
 //
 // A session belongs to an interface: the same fe80:: address may be ours on every tunnel, and the peer's on several. So
 // callers name interfaces as the configuration does, and this package translates to and from the dataplane's sw_if_index.
@@ -14,9 +14,9 @@ import (
 // AnyInterface is VPP's ~0: no interface given.
 const AnyInterface = ^uint32(0)
 
-// Backend is a dataplane whose TCP stack lives in this process. minivpp implements it without importing this package, so
-// its methods use std types only. A *net.TCPAddr of a link-local address carries the sw_if_index in decimal as its zone;
-// an IPv4 TCPAddr has a 4-byte IP.
+// Backend is a dataplane whose TCP and UDP live in this process. minivpp implements it without importing this package, so
+// its methods use std types only. A *net.TCPAddr or *net.UDPAddr of a link-local address carries the sw_if_index in
+// decimal as its zone; one of IPv4 has a 4-byte IP.
 type Backend interface {
 	// DialTCP connects from table. swIfIndex binds the connection to an interface, or is AnyInterface; it must be given for a
 	// link-local remote. local may be invalid (the dataplane chooses) and its port 0.
@@ -25,6 +25,12 @@ type Backend interface {
 	// ListenTCP accepts from every interface of table. An unspecified address means every address of its family.
 	// Errors: syscall.EADDRINUSE, EADDRNOTAVAIL wrapped in *net.OpError.
 	ListenTCP(table uint32, local netip.AddrPort) (net.Listener, error)
+	// DialUDP is DialTCP for datagrams; it does not wait. After a port unreachable message a call ends with ECONNREFUSED.
+	DialUDP(table, swIfIndex uint32, local, remote netip.AddrPort) (net.Conn, error)
+	// ListenUDP is ListenTCP for datagrams. A link-local local address carries its sw_if_index as the zone; ReadFrom gives
+	// addresses with zones, and WriteTo takes them.
+	// Errors of WriteTo: those of DialUDP, syscall.EMSGSIZE, EAFNOSUPPORT, EINVAL wrapped in *net.OpError.
+	ListenUDP(table uint32, local netip.AddrPort) (net.PacketConn, error)
 	// OpenProbe returns a conduit as Probes.OpenProbe does, for whatever source and destination.
 	OpenProbe(table, swIfIndex uint32) (io.ReadWriteCloser, error)
 	// SourceFor returns the address that the node would use towards dst.

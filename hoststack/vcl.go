@@ -59,7 +59,7 @@ type Attributor interface {
 type VCLOptions struct {
 	Name       string        // the router's: its namespaces in VPP are called after it
 	Dir        string        // of the router's own, mode 0700, for VCL's configuration files
-	Library    string        // path of libvppcom.so; see FindVCL
+	Library    string        // path of libvppcom.so, of the VPP that is in use
 	AppSockets string        // folder of application sockets: app_ns_sockets in VPP's runtime folder
 	Helper     []string      // command that calls HelperMain
 	Version    func() string // of the VPP that is in use, to be compared with the library's; nil or "": is not compared
@@ -188,7 +188,8 @@ func (v *VCL) slotLocked(key slotKey) *slot {
 	return s
 }
 
-// Dial implements Stack.
+// Dial implements Stack. VPP's TCP binds a connection to an interface only if it is to a link-local address; another one with an
+// interface is refused with syscall.EOPNOTSUPP.
 func (v *VCL) Dial(ctx context.Context, e Endpoints) (net.Conn, error) {
 	conn, err := v.dial(ctx, e)
 	if err != nil {
@@ -207,6 +208,8 @@ func (v *VCL) dial(ctx context.Context, e Endpoints) (net.Conn, error) {
 	switch {
 	case local.Addr().IsValid() && local.Addr().Is4() != remote.Addr().Is4():
 		return nil, fmt.Errorf("local %s and remote %s are of different families: %w", e.Local.Addr(), e.Remote.Addr(), syscall.EADDRNOTAVAIL)
+	case index != AnyInterface && !needsInterface(remote.Addr()):
+		return nil, fmt.Errorf("to %s by interface %s: VPP binds only link-local connections to an interface: %w", remote.Addr(), name, syscall.EOPNOTSUPP)
 	case remote.Addr().IsUnspecified() || remote.Addr().IsMulticast() || remote.Port() == 0:
 		return nil, fmt.Errorf("no such remote address: %w", syscall.EADDRNOTAVAIL)
 	}

@@ -267,6 +267,7 @@ func testRefusals(t *testing.T, a, b *vclSite) {
 		{"nobody, link-local", link(to(netip.MustParseAddr("fe80::77"), 1), "tun1"), 300 * time.Millisecond, context.DeadlineExceeded},
 		{"no such interface", link(to(bLL, 1), "tun3"), patience, hoststack.ErrNoInterface},
 		{"no interface", to(bLL, 1), patience, hoststack.ErrNeedInterface},
+		{"an interface for the FIB to choose", link(to(b4, 1), "tun1"), patience, syscall.EOPNOTSUPP},
 		{"two families", from(a4, to(b6, 1)), patience, syscall.EADDRNOTAVAIL},
 		{"not our address", from(netip.MustParseAddr("10.9.0.9"), to(b4, 1)), patience, syscall.EADDRNOTAVAIL},
 		{"not our address, IPv6", from(netip.MustParseAddr("fd00:9::9"), to(b6, 1)), patience, syscall.EADDRNOTAVAIL},

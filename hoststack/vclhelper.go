@@ -50,7 +50,7 @@ func HelperMain() error {
 	}
 	h := &helper{
 		lib: lib, relays: make(map[uint64]*relay), byFD: make(map[int32]*relay), listeners: make(map[uint64]*listening),
-		scratch: make([]byte, 64<<10),
+		scratch: make([]byte, 64<<10), events: make([]unix.EpollEvent, 128),
 	}
 	if err := h.begin(); err != nil {
 		return err
@@ -84,7 +84,8 @@ type helper struct {
 	accepts   uint64 // number of the latest accepted connection
 	busy      []*relay
 	scratch   []byte
-	closing   time.Time // zero until the router has closed the control socket
+	events    []unix.EpollEvent // VCL's
+	closing   time.Time         // zero until the router has closed the control socket
 }
 
 // listening is a listener of VPP's.
@@ -230,7 +231,7 @@ func (h *helper) work() error {
 
 // vclEvents takes all events of VCL's.
 func (h *helper) vclEvents() error {
-	events := make([]unix.EpollEvent, 128)
+	events := h.events
 	for {
 		n := h.lib.epollWait(h.vep, &events[0], int32(len(events)), 0)
 		if h.lib.workerIsDetached() == 1 {

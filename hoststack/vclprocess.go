@@ -21,28 +21,6 @@ import (
 
 // This file starts helper processes.
 
-// FindVCL returns the path of libvppcom.so that belongs to a VPP executable: in the lib folder beside its own, or where
-// distributions install libraries. The error says where it was looked for.
-func FindVCL(vpp string) (string, error) {
-	if real, err := filepath.EvalSymlinks(vpp); err == nil {
-		vpp = real
-	}
-	prefix := filepath.Dir(filepath.Dir(vpp))
-	var patterns []string
-	for _, root := range []string{prefix, "/usr", "/usr/local"} {
-		for _, dir := range []string{"lib/*-linux-gnu", "lib64", "lib"} {
-			patterns = append(patterns, filepath.Join(root, dir, "libvppcom.so"))
-			patterns = append(patterns, filepath.Join(root, dir, "libvppcom.so.[0-9]*")) // without the -dev package
-		}
-	}
-	for _, p := range patterns {
-		if found, _ := filepath.Glob(p); len(found) > 0 {
-			return found[len(found)-1], nil
-		}
-	}
-	return "", fmt.Errorf("VPP's client library libvppcom.so is not in %s/lib, /usr/lib or /usr/local/lib: install the library package of the VPP that is in use", prefix)
-}
-
 var releasePattern = regexp.MustCompile(`(?:^|\.)(\d\d\.\d\d)(?:\b|$)`)
 
 const libraryCure = "is VPP's library of the release in use there, with the libraries beside it?"
@@ -107,7 +85,7 @@ func (v *VCL) startHelper(ctx context.Context, key slotKey, log *logrus.Entry) (
 	if err := writePrivate(config, vclConfig(socket, namespace, v.secret)); err != nil {
 		return nil, err
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}

@@ -108,7 +108,7 @@ func (m *message) check() error {
 	case opReady:
 		return nil
 	case opDial:
-		return checkPair(m.Local, m.Remote)
+		return errors.Join(checkPair(m.Local, m.Remote), checkID(m.ID != 0 && !fromHelper))
 	case opConnected:
 		if !m.Local.IsValid() {
 			return errors.New("no local address")

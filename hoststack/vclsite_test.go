@@ -17,22 +17,11 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"rlr/hoststack"
+	"rlr/rootless"
 	"rlr/vppagent"
 )
 
 // This file has two real VPPs for the tests of VCL, joined by two cables, and each with a router's agent and stack.
-
-// TestMain is also the helper process, as "rlr vcl-helper" is in the program.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "vcl-helper" {
-		if err := hoststack.HelperMain(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
 
 // patience bounds every wait of these tests.
 const patience = 30 * time.Second
@@ -287,7 +276,7 @@ func newVCLSite(t *testing.T, binary, dir, name string, side byte) *vclSite {
 		MinBackoff: 10 * time.Millisecond, MaxBackoff: 200 * time.Millisecond,
 	})
 	runUntil(t, s.agent.Run)
-	library, err := hoststack.FindVCL(binary)
+	library, err := rootless.FindLibrary(binary)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func newSlot(v *VCL, key slotKey) *slot {
 // run starts helpers until ctx ends.
 func (s *slot) run(ctx context.Context) {
 	defer s.stop()
-	wait := time.Duration(0)
+	wait, said := time.Duration(0), ""
 	for {
 		if s.key.bound { // its namespace is there only after a Dial has bound it
 			select {
@@ -72,7 +72,7 @@ func (s *slot) run(ctx context.Context) {
 		}
 		c, err := s.start(ctx)
 		if err == nil {
-			wait = 0
+			wait, said = 0, ""
 			err = s.serve(ctx, c)
 		} else {
 			s.publish(nil, err)
@@ -81,7 +81,13 @@ func (s *slot) run(ctx context.Context) {
 			return
 		}
 		wait = min(max(2*wait, minRestart), maxRestart)
-		s.log.WithError(err).WithField("retry", wait.String()).Warn("no TCP on VPP")
+		log := s.log.WithError(err).WithField("retry", wait.String())
+		if text := err.Error(); text != said {
+			said = text
+			log.Warn("no TCP on VPP")
+		} else {
+			log.Debug("still no TCP on VPP")
+		}
 	}
 }
 
@@ -240,7 +246,7 @@ func (s *slot) beginBound(ctx context.Context, b binding, local, remote netip.Ad
 	if err := s.v.opt.Namespaces.BindNamespace(ctx, id, s.v.secret, s.key.table, b.index); err != nil {
 		return nil, nil, fmt.Errorf("bind application namespace %s to interface %s: %w", id, b.name, err)
 	}
-	if !local.Addr().IsValid() && needsInterface(remote.Addr()) {
+	if !local.Addr().IsValid() {
 		// VPP passes over link-local addresses when it chooses a source.
 		a, err := s.v.opt.Addresses.LinkLocalAddress(ctx, b.index)
 		if err != nil {
@@ -254,7 +260,7 @@ func (s *slot) beginBound(ctx context.Context, b binding, local, remote netip.Ad
 	}
 	for attempt := 1; ; attempt++ {
 		from := local
-		if from.Addr().IsValid() && from.Port() == 0 {
+		if from.Port() == 0 {
 			from = netip.AddrPortFrom(from.Addr(), s.nextPort())
 		}
 		d, err := c.dial(s.ids.Add(1), s.key.table, from, remote, b.name)
@@ -297,9 +303,6 @@ func (s *slot) taken(ctx context.Context, c *client, d *dialing, local, remote n
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return fmt.Errorf("VPP has not taken the connect: %w", ctx.Err())
-		}
-		if !local.IsValid() {
-			continue
 		}
 		if _, found, err := s.v.opt.Sessions.SessionInterface(ctx, s.key.table, local, remote); found || err != nil {
 			return err

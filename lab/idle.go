@@ -20,6 +20,9 @@ const (
 	// On VPP the router, VPP and the helpers together.
 	idleTotalPercent = 6.0
 	idleTotalPSS     = 200_000_000
+	// VPP wakes a thousand times a second while it has a session, and how much each time costs depends on what else the
+	// machine does. So it may be idle in any of a few windows.
+	idleWindows = 4
 )
 
 // checkIdle measures a router while nothing asks it and nothing passes it but keepalives. Load, if not nil, runs meanwhile: a
@@ -35,18 +38,32 @@ func (p *play) checkIdle(ctx context.Context, router string, load func(context.C
 	if err := pause(ctx, idleSettle); err != nil {
 		return "", err
 	}
+	for window := 1; ; window++ {
+		text, onVPP, err := p.watchIdle(ctx, router)
+		switch {
+		case err == nil && window > 1:
+			return fmt.Sprintf("%s; window %d", text, window), nil
+		case err == nil || !onVPP || window == idleWindows:
+			return text, err
+		}
+	}
+}
+
+// watchIdle measures for one window.
+func (p *play) watchIdle(ctx context.Context, router string) (text string, vpp bool, err error) {
 	before, err := p.measure(ctx, router)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if err := pause(ctx, idleWindow); err != nil {
-		return "", err
+		return "", false, err
 	}
 	after, err := p.measure(ctx, router)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	return p.judgeIdle(router, before, after)
+	text, err = p.judgeIdle(router, before, after)
+	return text, after.vpp.pid != 0, err
 }
 
 // judgeIdle records the metrics and compares them with the limits of the dataplane.

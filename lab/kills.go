@@ -179,7 +179,7 @@ type recovery struct{ routes, sessions, pings time.Duration }
 func (p *play) checkVPPKilled(ctx context.Context, ping *stream) (string, error) {
 	var routes, sessions, pings []time.Duration
 	var late error
-	kills := p.rounds("vpp-killed", killTotal, 2)
+	kills := p.rounds(killTotal, 2)
 	for i := 1; i <= kills; i++ {
 		if err := p.quiet(ctx, ping); err != nil {
 			return "", err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,6 +43,7 @@ var program = sync.OnceValues(func() (string, error) {
 // directory that clones share.
 type clone struct {
 	bin, runtime string
+	env          []string
 }
 
 func newClone(t *testing.T, runtime string) clone {
@@ -57,13 +59,13 @@ func newClone(t *testing.T, runtime string) clone {
 	if err := os.Link(bin, filepath.Join(dir, "rlr")); err != nil {
 		t.Fatal(err)
 	}
-	return clone{filepath.Join(dir, "rlr"), runtime}
+	return clone{bin: filepath.Join(dir, "rlr"), runtime: runtime}
 }
 
 // command prepares a command line of this clone.
 func (c clone) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.bin, args...)
-	cmd.Env = append(os.Environ(), ctl.RuntimeEnv+"="+c.runtime)
+	cmd.Env = append(append(os.Environ(), ctl.RuntimeEnv+"="+c.runtime), c.env...)
 	return cmd
 }
 
@@ -75,9 +77,12 @@ type played struct {
 	took   time.Duration
 }
 
+// playLimit is for the longest lab, survival on VPP, on a busy machine.
+const playLimit = 8 * time.Minute
+
 func (c clone) play(t *testing.T, args ...string) played {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), playLimit)
 	defer cancel()
 	cmd := c.command(ctx, append([]string{"lab", "run", "--json"}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -121,41 +126,141 @@ func wantPassed(t *testing.T, p played, limit time.Duration) {
 	}
 }
 
+const (
+	embedded = "embedded"
+	onlyLong = "takes minutes: RLR_LONG=1, or make test-long"
+)
+
+// needVPP skips the test where no VPP is installed; RLR_REQUIRE_VPP=1 makes that a failure.
+func needVPP(t *testing.T) {
+	t.Helper()
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vpp, err := installedVPP(t.Context(), bin)
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case vpp == "" && os.Getenv("RLR_REQUIRE_VPP") == "1":
+		t.Fatal("RLR_REQUIRE_VPP=1, and no VPP is installed")
+	case vpp == "":
+		t.Skip("no VPP is installed")
+	}
+}
+
+// eachDataplane runs a test on both dataplanes, in subtests that are named after them.
+func eachDataplane(t *testing.T, f func(t *testing.T, kind string)) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("plays a lab")
+	}
+	t.Run(embedded, func(t *testing.T) { f(t, embedded) })
+	t.Run(onVPP, func(t *testing.T) {
+		needVPP(t)
+		f(t, onVPP)
+	})
+}
+
+func needLong(t *testing.T) {
+	t.Helper()
+	if os.Getenv("RLR_LONG") == "" {
+		t.Skip(onlyLong)
+	}
+}
+
+func wantDataplane(t *testing.T, p played, kind string) {
+	t.Helper()
+	if p.result.Dataplane != kind {
+		t.Errorf("it ran on %s instead of %s", p.result.Dataplane, kind)
+	}
+}
+
 // Two labs at once, in two clones, and the same one again.
 func TestThreeSites(t *testing.T) {
-	runtime := filepath.Join(shortDir(t), "rlr")
-	one, two := newClone(t, runtime), newClone(t, runtime)
-	var first, second played
-	together(
-		func() { first = one.play(t, "three-sites") },
-		func() { second = two.play(t, "three-sites") },
-	)
-	wantPassed(t, first, time.Minute)
-	wantPassed(t, second, time.Minute)
-	for _, name := range []string{"converge_ms", "outage_ms", "failover_ms", "heal_ms", "rss_bytes", "cpu_percent"} {
-		if _, ok := first.result.Metrics[name]; !ok {
+	eachDataplane(t, func(t *testing.T, kind string) {
+		limit := time.Minute
+		if kind == onVPP {
+			needLong(t)
+			limit *= 2
+		}
+		runtime := filepath.Join(shortDir(t), "rlr")
+		one, two := newClone(t, runtime), newClone(t, runtime)
+		var first, second played
+		together(
+			func() { first = one.play(t, "three-sites", "--dataplane", kind) },
+			func() { second = two.play(t, "three-sites", "--dataplane", kind) },
+		)
+		for _, p := range []played{first, second} {
+			wantPassed(t, p, limit)
+			wantDataplane(t, p, kind)
+		}
+		wantMetrics(t, first, "converge_ms", "outage_ms", "failover_ms", "heal_ms", "rss_bytes", "cpu_percent")
+		if kind == onVPP {
+			wantMetrics(t, first, vppMetrics...)
+		}
+		nothingLeft(t, runtime)
+	})
+}
+
+var vppMetrics = []string{
+	"vpp_cpu_percent", "vpp_pss_bytes", "helpers_cpu_percent", "helpers_pss_bytes", "total_cpu_percent", "total_pss_bytes",
+}
+
+func wantMetrics(t *testing.T, p played, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, ok := p.result.Metrics[name]; !ok {
 			t.Errorf("no metric %s", name)
 		}
 	}
-	nothingLeft(t, runtime)
 }
 
 func TestLinkLocal(t *testing.T) {
-	runtime := filepath.Join(shortDir(t), "rlr")
-	c := newClone(t, runtime)
-	for range 2 { // twice in a row
-		wantPassed(t, c.play(t, "link-local"), 30*time.Second)
+	eachDataplane(t, func(t *testing.T, kind string) {
+		runtime := filepath.Join(shortDir(t), "rlr")
+		c := newClone(t, runtime)
+		for range 2 { // twice in a row
+			p := c.play(t, "link-local", "--dataplane", kind)
+			wantPassed(t, p, 30*time.Second)
+			wantDataplane(t, p, kind)
+			nothingLeft(t, runtime)
+		}
+	})
+}
+
+func TestSurvival(t *testing.T) {
+	needLong(t)
+	eachDataplane(t, func(t *testing.T, kind string) {
+		runtime := filepath.Join(shortDir(t), "rlr")
+		p := newClone(t, runtime).play(t, "survival", "--dataplane", kind)
+		wantPassed(t, p, playLimit)
+		wantDataplane(t, p, kind)
+		wantMetrics(t, p, "reconnect_median_ms", "reconnect_worst_ms")
+		for _, c := range p.result.Checks {
+			t.Logf("%s: %s", c.Name, c.Detail)
+			if only := slices.Contains(survival().vppOnly, c.Name); c.Skipped != (only && kind == embedded) {
+				t.Errorf("%s on %s: skipped %v", c.Name, kind, c.Skipped)
+			}
+		}
+		if kind == onVPP {
+			wantMetrics(t, p, vppMetrics...)
+			wantMetrics(t, p, "helper_back_ms", "vpp_back_worst_ms", "sessions_back_worst_ms", "ping_back_worst_ms", "vpp_starts")
+		}
 		nothingLeft(t, runtime)
-	}
+	})
 }
 
 // With VPP asked for there is no fallback to the embedded dataplane.
 func TestNoFallback(t *testing.T) {
-	if _, err := exec.LookPath("vpp"); err == nil {
-		t.Skip("VPP is installed here")
-	}
 	runtime := filepath.Join(shortDir(t), "rlr")
-	p := newClone(t, runtime).play(t, "link-local", "--dataplane", "vpp")
+	c := newClone(t, runtime)
+	c.env = append(c.env, "VPP_PREFIX=", "PATH="+shortDir(t))
+	doctor, _ := c.rlr(t, "doctor", "--json") // exits with 1 where the host lacks something
+	if vpp, err := vppOfDoctor([]byte(doctor)); err != nil || vpp != "" {
+		t.Skipf("VPP is installed in a usual place: %s, %v", vpp, err)
+	}
+	p := c.play(t, "link-local", "--dataplane", "vpp")
 	if p.result.OK || p.code != 1 {
 		t.Errorf("exit %d: %+v", p.code, p.result)
 	}
@@ -163,6 +268,15 @@ func TestNoFallback(t *testing.T) {
 		if c.OK {
 			t.Errorf("%s passed: %s", c.Name, c.Detail)
 		}
+	}
+}
+
+// What VPP alone can do is not sabotaged elsewhere: a skipped check could not fail.
+func TestSabotageNeedsVPP(t *testing.T) {
+	c := newClone(t, filepath.Join(shortDir(t), "rlr"))
+	out, err := c.rlr(t, "lab", "run", "survival", "--dataplane", embedded, "--sabotage", "vpp-killed")
+	if err == nil || !strings.Contains(out, "needs --dataplane vpp and an installed VPP") {
+		t.Errorf("%v %s", err, out)
 	}
 }
 
@@ -183,11 +297,13 @@ func (c clone) must(t *testing.T, args ...string) string {
 }
 
 // A lab to play with: up, used by hand, refused a second time, cut, healed, down.
-func TestUpAndDown(t *testing.T) {
+func TestUpAndDown(t *testing.T) { eachDataplane(t, testUpAndDown) }
+
+func testUpAndDown(t *testing.T, kind string) {
 	runtime := filepath.Join(shortDir(t), "rlr")
 	c := newClone(t, runtime)
 	t.Cleanup(func() { c.command(context.Background(), "lab", "down", "link-local").Run() })
-	c.must(t, "lab", "up", "link-local")
+	c.must(t, "lab", "up", "link-local", "--dataplane", kind)
 	if out := c.must(t, "lab", "list", "--json"); !strings.Contains(out, `"running":true`) {
 		t.Errorf("list: %s", out)
 	}
@@ -247,12 +363,14 @@ func (w *waitFor) Write(b []byte) (int, error) {
 }
 
 // Interrupted, a lab stops and removes everything; killed, the next one does it for it.
-func TestInterruptAndKill(t *testing.T) {
+func TestInterruptAndKill(t *testing.T) { eachDataplane(t, testInterruptAndKill) }
+
+func testInterruptAndKill(t *testing.T, kind string) {
 	runtime := filepath.Join(shortDir(t), "rlr")
 	c := newClone(t, runtime)
 	start := func() (*exec.Cmd, []process) {
 		w := &waitFor{text: "cutting tun12", seen: make(chan struct{})}
-		cmd := c.command(t.Context(), "lab", "run", "three-sites")
+		cmd := c.command(t.Context(), "lab", "run", "three-sites", "--dataplane", kind)
 		cmd.Stdout, cmd.Stderr = w, w
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -279,6 +397,9 @@ func TestInterruptAndKill(t *testing.T) {
 			if p.alive() {
 				t.Errorf("%s (pid %d) still runs", p.Name, p.PID)
 			}
+		}
+		if left, err := leftVPPs(runtime); err != nil || len(left) > 0 {
+			t.Errorf("VPPs still run: %v, %v", left, err)
 		}
 	}
 	cmd, procs := start()
@@ -307,29 +428,36 @@ func TestInterruptAndKill(t *testing.T) {
 
 // Every sabotage makes exactly its check fail.
 func TestSabotage(t *testing.T) {
-	if os.Getenv("RLR_LONG") == "" {
-		t.Skip("takes minutes: RLR_LONG=1, or make test-long")
-	}
-	// Labs mostly wait for timers, so a few more than there are cores play at once.
-	slots := make(chan struct{}, 4)
-	runtime := filepath.Join(shortDir(t), "rlr")
-	var wg sync.WaitGroup
-	for _, s := range scenarios() {
-		for _, check := range s.checks {
-			wg.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				t.Run(s.name+"/"+check.Name, func(t *testing.T) {
-					proveSabotage(t, newClone(t, runtime), s.name, check.Name)
-				})
-			})
+	needLong(t)
+	eachDataplane(t, func(t *testing.T, kind string) {
+		// Labs mostly wait for timers, so a few more than there are cores play at once. Those on VPP measure seconds and a few
+		// per cent of a core, and have the machine to themselves.
+		slots := make(chan struct{}, 4)
+		if kind == onVPP {
+			slots = make(chan struct{}, 1)
 		}
-	}
-	wg.Wait()
+		runtime := filepath.Join(shortDir(t), "rlr")
+		var wg sync.WaitGroup
+		for _, s := range scenarios() {
+			for _, check := range s.checks {
+				if kind == embedded && slices.Contains(s.vppOnly, check.Name) {
+					continue // refused: TestNoFallback
+				}
+				wg.Go(func() {
+					slots <- struct{}{}
+					defer func() { <-slots }()
+					t.Run(s.name+"/"+check.Name, func(t *testing.T) {
+						proveSabotage(t, newClone(t, runtime), kind, s.name, check.Name)
+					})
+				})
+			}
+		}
+		wg.Wait()
+	})
 }
 
-func proveSabotage(t *testing.T, c clone, scenario, check string) {
-	p := c.play(t, scenario, "--sabotage", check)
+func proveSabotage(t *testing.T, c clone, kind, scenario, check string) {
+	p := c.play(t, scenario, "--dataplane", kind, "--sabotage", check)
 	if p.code != 1 || p.result.OK {
 		t.Errorf("%s sabotaged %s: exit %d", scenario, check, p.code)
 	}

@@ -133,7 +133,14 @@ func TestScenariosAreComplete(t *testing.T) {
 			}
 		}
 	}
-	if !seen["three-sites"] || !seen["link-local"] {
+	for _, s := range scenarios() {
+		for _, name := range s.vppOnly {
+			if !slices.Contains(checkNames(s), name) {
+				t.Errorf("%s has no check %s, which is for VPP only", s.name, name)
+			}
+		}
+	}
+	if !seen["three-sites"] || !seen["link-local"] || !seen["survival"] {
 		t.Errorf("there are %v", seen)
 	}
 }

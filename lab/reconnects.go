@@ -52,7 +52,7 @@ func (p *play) resetSessions(ctx context.Context) error {
 
 // checkReconnects resets the three sessions at the same time, each from one side and the next time from the other.
 func (p *play) checkReconnects(ctx context.Context) (string, error) {
-	resets := p.rounds("reconnects", resetTotal, 6)
+	resets := p.rounds(resetTotal, 6)
 	var times []time.Duration
 	for done := 0; done < resets; {
 		var mu sync.Mutex
@@ -275,7 +275,7 @@ func sortedNames[V any](m map[string]V) []string {
 // checkNoLeak compares with the counts of before. What is being closed may take a moment to be gone.
 func (p *play) checkNoLeak(ctx context.Context, before map[string]holdings) (string, error) {
 	var after map[string]holdings
-	err := until(ctx, 15*time.Second, func() (err error) {
+	err := until(ctx, 30*time.Second, func() (err error) {
 		if after, err = p.holdingsNow(ctx); err != nil {
 			return err
 		}

@@ -99,9 +99,9 @@ func survivalNetwork(sabotage string) network {
 	return net
 }
 
-// rounds returns how often something is done: all of it, or a little where another check is sabotaged.
-func (p *play) rounds(check string, all, few int) int {
-	if p.opt.Sabotage == "" || p.opt.Sabotage == check && check != "vpp-killed" {
+// rounds returns how often something is done: less often where a sabotage is to be seen, which every one is at once.
+func (p *play) rounds(all, few int) int {
+	if p.opt.Sabotage == "" {
 		return all
 	}
 	return few

@@ -117,11 +117,11 @@ func helpersOf(router int) ([]helper, error) {
 	return out, nil
 }
 
-// endLeftVPPs ends the VPPs of routers in dir that were killed: a router that is killed leaves its VPP forwarding, on purpose.
-func endLeftVPPs(ctx context.Context, dir string) error {
+// leftVPPs finds the VPPs of routers in dir.
+func leftVPPs(dir string) ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return fmt.Errorf("find left VPPs: %w", err)
+		return nil, fmt.Errorf("find left VPPs: %w", err)
 	}
 	var left []process
 	for _, e := range entries {
@@ -136,6 +136,15 @@ func endLeftVPPs(ctx context.Context, dir string) error {
 		if id, err := identify("vpp", pid); err == nil {
 			left = append(left, id)
 		}
+	}
+	return left, nil
+}
+
+// endLeftVPPs ends the VPPs of routers in dir that were killed: a router that is killed leaves its VPP forwarding, on purpose.
+func endLeftVPPs(ctx context.Context, dir string) error {
+	left, err := leftVPPs(dir)
+	if err != nil {
+		return err
 	}
 	return endAll(ctx, left)
 }

@@ -28,6 +28,7 @@ type Options struct {
 	StatsSocket string // of the statistics segment; "": no counters
 	Config      Config
 	Log         *logrus.Entry
+	Sole        bool // nobody else configures this VPP: settings of the whole of it are ours to choose
 
 	Ping       time.Duration // how often a silent VPP is asked whether it lives; 5 s
 	Audit      time.Duration // how often the dataplane is compared with the configuration without a reason; 1 min
@@ -179,6 +180,9 @@ func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 			return false, err
 		}
 		a.errs.add("probes", err)
+	}
+	if err := l.calmReassembly(ctx); err != nil {
+		a.log.WithError(err).Debug("VPP looks for old fragments as often as it likes")
 	}
 	if err := l.reconcile(ctx); err != nil {
 		return false, err

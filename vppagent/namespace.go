@@ -1,7 +1,6 @@
 package vppagent
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/fib_types"
+	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/ip"
 	vppsession "go.fd.io/govpp/binapi/session"
@@ -87,10 +87,14 @@ func (a *Agent) HasAddress(ctx context.Context, table uint32, addr netip.Addr) (
 	return false, nil
 }
 
-// SessionInterface returns the interface of the TCP session with these ends; found is false if there is none. Of a session that
-// is not established VPP does not show the interface: it is ^0 then. There is no API message for it: it reads "show session".
-// VPP has one table of sessions for each FIB, so that of all sessions with these ends one at most is alive.
-func (a *Agent) SessionInterface(ctx context.Context, _ uint32, local, remote netip.AddrPort) (swIfIndex uint32, found bool, err error) {
+// SessionInterface returns the interface of the TCP session of table with these ends; found is false if there is none. Of a
+// session that is not established VPP does not show the interface: it is ^0 then. There is no API message for it: it reads
+// "show session". VPP has one table of sessions for each FIB: of all sessions with these ends in table one at most is alive.
+func (a *Agent) SessionInterface(ctx context.Context, table uint32, local, remote netip.AddrPort) (swIfIndex uint32, found bool, err error) {
+	l, err := a.current()
+	if err != nil {
+		return noInterface, false, err
+	}
 	// The filter takes an address and port written like local's, but the port of an IPv6 address would be read as a part of
 	// it. VPP shows ten sessions of a filter at most, without force-print. There is one list for each of its threads.
 	for thread := range maxThreads {
@@ -104,11 +108,24 @@ func (a *Agent) SessionInterface(ctx context.Context, _ uint32, local, remote ne
 		if strings.Contains(text, "invalid thread index") {
 			break
 		}
-		if index, ok := findSession(text, local, remote); ok {
-			return index, true, nil
+		for _, index := range findSessions(text, local, remote) {
+			if index == noInterface {
+				found = true // and there may be a better one
+				continue
+			}
+			var reply interfaces.SwInterfaceGetTableReply
+			req := &interfaces.SwInterfaceGetTable{SwIfIndex: interface_types.InterfaceIndex(index), IsIPv6: remote.Addr().Is6()}
+			err := l.s.call(ctx, req, &reply)
+			switch {
+			case isRefusal(err): // it has just gone
+			case err != nil:
+				return noInterface, false, err
+			case reply.VrfID == table:
+				return index, true, nil
+			}
 		}
 	}
-	return noInterface, false, nil
+	return noInterface, found, nil
 }
 
 // maxThreads bounds the search in an answer that never says that there is no such thread.
@@ -121,14 +138,16 @@ var (
 	interfaceWord = regexp.MustCompile(`\bsw_if_index (-?\d+)\b`)
 )
 
-// findSession looks for a session in what VPP shows.
-func findSession(text string, local, remote netip.AddrPort) (swIfIndex uint32, found bool) {
+// findSessions returns the interface of each session with these ends in what VPP shows, ^0 where it is not told.
+func findSessions(text string, local, remote netip.AddrPort) (list []uint32) {
 	in := false
-	for scanner := bufio.NewScanner(strings.NewReader(text)); scanner.Scan(); {
-		line := scanner.Text()
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
 		if m := sessionLine.FindStringSubmatch(line); m != nil {
 			in = isEnd(m[1], m[2], local) && isEnd(m[3], m[4], remote) && !strings.HasSuffix(line, "CLOSED")
-			found = found || in
+			if in {
+				list = append(list, noInterface)
+			}
 		} else if strings.HasPrefix(line, "[") || strings.HasPrefix(line, "Thread ") {
 			in = false
 		}
@@ -137,10 +156,11 @@ func findSession(text string, local, remote netip.AddrPort) (swIfIndex uint32, f
 			continue
 		}
 		if index, err := strconv.ParseUint(m[1], 10, 32); err == nil { // not -1
-			return uint32(index), true
+			list[len(list)-1] = uint32(index)
 		}
+		in = false
 	}
-	return noInterface, found
+	return list
 }
 
 func isEnd(addr, port string, want netip.AddrPort) bool {

@@ -30,6 +30,7 @@ const (
 	errExtension
 	errUnknownProtocol
 	errNoListener
+	errSocketFull
 	errTransportChecksum
 	errICMPLimit
 	numErrors
@@ -61,6 +62,7 @@ var causeNames = [numErrors]string{
 	errExtension:         "ip6-local: bad extension header",
 	errUnknownProtocol:   "ip-local: unknown protocol",
 	errNoListener:        "udp-local: no listener",
+	errSocketFull:        "udp-local: nobody reads fast enough",
 	errTransportChecksum: "ip-local: bad transport checksum",
 	errICMPLimit:         "icmp: error not sent, rate limit",
 }

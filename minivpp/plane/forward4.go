@@ -259,14 +259,24 @@ func (w *worker) local4(k packet, in *iface, t *table) {
 	case protoICMP:
 		w.icmp4(k, in, t)
 	case protoTCP:
-		w.local = append(w.local, delivery{packet: b, table: t.id})
+		w.local = append(w.local, delivery{packet: b, table: t.id, proto: protoTCP})
 	case protoUDP:
-		if len(b) < ihl+udpLen {
+		n, ok := lengthUDP(b, ihl)
+		if !ok {
 			w.drop(in, errLength)
 			return
 		}
-		w.drop(in, errNoListener)
-		w.error4(in, b, icmp4Unreachable, 3, 0) // RFC 1122 §4.1.3.1
+		if n < len(b) {
+			b = b[:n]
+			put16(b[2:], uint16(n))
+			put16(b[10:], 0)
+			put16(b[10:], checksum(b[:ihl]))
+		}
+		d := delivery{packet: b, table: t.id, proto: protoUDP, in: in}
+		if in == nil {
+			d.from = w.from
+		}
+		w.local = append(w.local, d)
 	default:
 		w.drop(in, errUnknownProtocol)
 		w.error4(in, b, icmp4Unreachable, 2, 0)

@@ -309,14 +309,16 @@ func (w *worker) local6(k packet, in *iface, t *table) {
 	case protoICMPv6:
 		w.icmp6(k, at, in, t)
 	case protoTCP:
-		w.local = append(w.local, w.deliver6(b, in, t))
+		w.local = append(w.local, w.deliver6(b, protoTCP, in, t))
 	case protoUDP:
-		if len(b) < at+udpLen {
+		n, ok := lengthUDP(b, at)
+		if !ok {
 			w.drop(in, errLength)
 			return
 		}
-		w.drop(in, errNoListener)
-		w.error6(in, b, icmp6Unreachable, 4, 0)
+		b = b[:n]
+		put16(b[4:], uint16(n-header6Len))
+		w.local = append(w.local, w.deliver6(b, protoUDP, in, t))
 	case 59: // RFC 8200 §4.7: no next header
 	default:
 		w.drop(in, errUnknownProtocol)
@@ -325,8 +327,11 @@ func (w *worker) local6(k packet, in *iface, t *table) {
 }
 
 // deliver6 says where in gVisor a packet belongs: what has a link-local end belongs to the interface's NIC.
-func (w *worker) deliver6(b []byte, in *iface, t *table) delivery {
-	d := delivery{packet: b, table: t.id}
+func (w *worker) deliver6(b []byte, proto byte, in *iface, t *table) delivery {
+	d := delivery{packet: b, table: t.id, proto: proto, in: in}
+	if in == nil {
+		d.from = w.from
+	}
 	if addr6(b[8:24]).IsLinkLocalUnicast() || addr6(b[24:40]).IsLinkLocalUnicast() {
 		d.iface = in
 	}
@@ -351,14 +356,23 @@ func (w *worker) originate6(k packet, t *table, out *iface) {
 
 // originate6Long is originate6 for packets that may be cut. RFC 8200 §4.5.
 func (w *worker) originate6Long(k packet, t *table, out *iface) {
-	b := k.ip()
-	mtu := 0
-	dst := addr6(b[24:40])
+	w.originate6Cut(k, t, out, w.firstMTU6(k.ip(), t, out))
+}
+
+// firstMTU6 is the MTU of the link by which a packet of our own leaves, 0 when it does not.
+func (w *worker) firstMTU6(b []byte, t *table, out *iface) int {
 	if out != nil {
-		mtu = out.packetMTU(true)
-	} else if h, _ := w.lookup(t, dst, b); h.verdict == verdictTransmit {
-		mtu = h.iface.packetMTU(true)
+		return out.packetMTU(true)
 	}
+	if h, _ := w.lookup(t, addr6(b[24:40]), b); h.verdict == verdictTransmit {
+		return h.iface.packetMTU(true)
+	}
+	return 0
+}
+
+// originate6Cut is originate6 with fragments of at most mtu bytes; 0: whole.
+func (w *worker) originate6Cut(k packet, t *table, out *iface, mtu int) {
+	b := k.ip()
 	if mtu == 0 || len(b) <= mtu {
 		w.originate6(k, t, out)
 		return

@@ -1,6 +1,6 @@
 package plane
 
-// The node's TCP: one gVisor stack for each table in use, made when it is first needed.
+// The node's TCP and UDP: one gVisor stack for each table in use, made when it is first needed.
 //
 // gVisor is a transport here, nothing else: it has no routes but "everything goes down", resolves nobody, answers no echo. The
 // plane decides what is for us and where what gVisor sends goes. A stack has one NIC for the node's global addresses, which
@@ -23,6 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	udptransport "gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
 const (
@@ -48,6 +49,7 @@ type host struct {
 	mu    sync.Mutex
 	nics  map[uint32]*nic // by interface serial; 0 is the node's
 	conns map[*conn]struct{}
+	udps  map[tcpip.Endpoint]*udpConn
 }
 
 func (s *hosts) init() { s.byID = map[uint32]*host{} }
@@ -65,6 +67,13 @@ func (s *hosts) get(p *Plane, table uint32) *host {
 		s.byID[table] = h
 	}
 	return h
+}
+
+// existing returns the table's host if there is one.
+func (s *hosts) existing(table uint32) *host {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byID[table]
 }
 
 // all lists the hosts.
@@ -85,6 +94,7 @@ func (s *hosts) close() {
 	s.mu.Unlock()
 	for _, h := range s.all() {
 		h.abort(func(*conn) bool { return true })
+		h.closeUDP(func(*udpConn) bool { return true })
 		h.stack.Close()
 		h.stack.Wait()
 	}
@@ -93,6 +103,7 @@ func (s *hosts) close() {
 // removeNIC ends what was bound to an interface that is gone. No lock may be held.
 func (s *hosts) removeNIC(i *iface) {
 	for _, h := range s.all() {
+		h.closeUDP(func(c *udpConn) bool { return c.iface == i })
 		h.mu.Lock()
 		n := h.nics[i.serial]
 		delete(h.nics, i.serial)
@@ -140,10 +151,10 @@ func (h *host) abort(which func(*conn) bool) {
 }
 
 func newHost(p *Plane, table uint32) *host {
-	h := &host{p: p, table: table, nics: map[uint32]*nic{}, conns: map[*conn]struct{}{}}
+	h := &host{p: p, table: table, nics: map[uint32]*nic{}, conns: map[*conn]struct{}{}, udps: map[tcpip.Endpoint]*udpConn{}}
 	h.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udptransport.NewProtocol},
 	})
 	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcpBufferMin, Default: tcpBufferDefault, Max: tcpBufferMax}
@@ -192,7 +203,15 @@ func (h *host) nic(i *iface) *nic {
 
 // inject hands a packet for this node to gVisor. No lock is held.
 func (s *hosts) inject(p *Plane, d delivery) {
-	h := s.get(p, d.table)
+	var h *host
+	if d.proto == protoTCP {
+		h = s.get(p, d.table) // if only to refuse the connection
+	} else {
+		h = s.existing(d.table)
+	}
+	if d.proto == protoUDP && !h.takesUDP(p, d) {
+		return
+	}
 	if h == nil {
 		return
 	}
@@ -299,18 +318,25 @@ func replace16(m []byte, at int, word []byte, v uint16, odd bool) {
 // embed puts an interface's serial number into the link-local addresses of a packet for gVisor, and adapts the checksum.
 func embed(b []byte, serial uint32) bool {
 	at := header6Len
-	if b[6] != protoTCP && b[6] != protoICMPv6 {
+	sumAt := at
+	switch b[6] {
+	case protoTCP:
+		sumAt += 16
+	case protoUDP:
+		sumAt += 6
+	case protoICMPv6:
+		sumAt += 2
+	default:
 		return false
-	}
-	sumAt := at + 16
-	if b[6] == protoICMPv6 {
-		sumAt = at + 2
-		if in := b[at+8:]; len(in) < header6Len || scoped(in[8:24]) || scoped(in[24:40]) {
-			return false
-		}
 	}
 	if len(b) < sumAt+2 {
 		return false
+	}
+	if b[6] == protoICMPv6 && !embedQuoted(b[at:], serial) {
+		return false
+	}
+	if b[6] == protoUDP && get16(b[sumAt:]) == 0 {
+		return false // RFC 8200 §8.1: it must have a checksum
 	}
 	for _, a := range [2][]byte{b[8:24], b[24:40]} {
 		if !scoped(a) {
@@ -320,6 +346,28 @@ func embed(b []byte, serial uint32) bool {
 			return false
 		}
 		rescope(b[at:], sumAt-at, a, serial)
+	}
+	if b[6] == protoUDP && get16(b[sumAt:]) == 0 {
+		put16(b[sumAt:], 0xffff)
+	}
+	return true
+}
+
+// embedQuoted does the same to the packet of ours that an ICMPv6 error m is about. Errors about TCP segments between
+// link-local addresses are not taken: there is no router in between, and a peer that wants to refuse resets.
+func embedQuoted(m []byte, serial uint32) bool {
+	if len(m) < 8+header6Len {
+		return false
+	}
+	quoted := m[8:]
+	for _, a := range [2][]byte{quoted[8:24], quoted[24:40]} {
+		if !scoped(a) {
+			continue
+		}
+		if quoted[6] != protoUDP || get32(a[2:]) != 0 {
+			return false
+		}
+		rescope(m, 2, a, serial)
 	}
 	return true
 }
@@ -381,12 +429,15 @@ func (n *nic) send(w *worker, k packet) {
 	if n.iface == nil {
 		clampMSS(b, func() int { return p.mtuTowards(n.host.table, destinationOf(b)) })
 	}
+	// gVisor's own ICMP has no business here, and UDP does not leave by it.
 	if !ip6 {
-		w.originate4(k, t, n.iface)
+		if b[9] == protoTCP {
+			w.originate4(k, t, n.iface)
+		}
 		return
 	}
 	if b[6] != protoTCP {
-		return // gVisor's own ICMPv6 has no business here
+		return
 	}
 	unembed(b)
 	w.originate6(k, t, n.iface)

@@ -201,8 +201,8 @@ func (w *worker) icmp4(k packet, in *iface, t *table) {
 		w.echo4(k, t)
 	case icmp4Unreachable:
 		w.p.taps.deliver(t.id, in, b)
-		if inner := m[8:]; len(inner) >= header4Len+8 && inner[9] == protoTCP {
-			w.local = append(w.local, delivery{packet: b, table: t.id})
+		if inner := m[8:]; len(inner) >= header4Len+8 && (inner[9] == protoTCP || inner[9] == protoUDP) {
+			w.local = append(w.local, delivery{packet: b, table: t.id, proto: protoICMP})
 		}
 	default:
 		w.p.taps.deliver(t.id, in, b)
@@ -256,8 +256,12 @@ func (w *worker) icmp6(k packet, at int, in *iface, t *table) {
 			return
 		}
 		w.p.taps.deliver(t.id, in, b)
-		if inner := m[8:]; m[0] <= icmp6TooBig && len(inner) >= header6Len+8 && inner[6] == protoTCP {
-			w.local = append(w.local, w.deliver6(b, in, t))
+		if inner := m[8:]; m[0] <= icmp6TooBig && len(inner) >= header6Len+8 && (inner[6] == protoTCP || inner[6] == protoUDP) {
+			d := w.deliver6(b, protoICMPv6, in, t)
+			if scoped(inner[8:24]) || scoped(inner[24:40]) {
+				d.iface = in
+			}
+			w.local = append(w.local, d)
 		}
 	}
 }

@@ -4,7 +4,7 @@
 //	port (memif) ─ rx worker ─ ethernet ─┬ ARP, ND ─────────── neighbour tables
 //	                                     └ IPv4, IPv6 ─ FIB ─┬ rewrite, fragment ─ tx of the egress port
 //	                                                         ├ ICMP errors, echo
-//	     TCP (gVisor, one NIC an interface), probes ◄────────┴ local delivery (whole packets)
+//	TCP, UDP (gVisor, one NIC an interface), probes ◄────────┴ local delivery (whole packets)
 //
 // One goroutine per receive queue carries a batch of frames from the ring to the rings of the egress ports; nothing is queued
 // in between except for neighbours that are being resolved. Packets of the node itself go through the same code.

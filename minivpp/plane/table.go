@@ -115,6 +115,7 @@ func (p *Plane) reapTableLocked(t *table) {
 	}
 	delete(p.tables, t.tableKey)
 	p.routeGen++
+	p.hosts.tableGone(t)
 }
 
 // Tables lists the tables, by family and id.

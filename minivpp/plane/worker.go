@@ -39,6 +39,9 @@ type delivery struct {
 	packet []byte
 	iface  *iface // whose NIC takes it; nil: the table's
 	table  uint32
+	proto  byte   // TCP, UDP, or the ICMP of an error about one of them
+	in     *iface // where it was received; nil for our own
+	from   *table // which an error about it is to leave by if it is our own
 }
 
 type worker struct {
