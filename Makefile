@@ -6,7 +6,7 @@ MIN_GO    := 1.25
 GO        ?= go
 BIN       := bin/rlr
 VERSION   := $(shell git describe --always --dirty --tags 2>/dev/null || echo unknown)
-GOBUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
+GOBUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false $(if $(TAGS),-tags $(TAGS))
 DATAPLANE ?=
 FUZZTIME  ?= 30s
 PKG       ?= ./...
@@ -19,7 +19,7 @@ TOOL   = $(GO) tool -modfile=.ci/tools.mod
 .DEFAULT_GOAL := build
 .PHONY: build demo test test-long fuzz lint man fmt cover clean help go-version
 
-build: go-version ## build bin/rlr (the default): one static binary
+build: go-version ## build bin/rlr (the default): one binary; TAGS=novcl for a static one without TCP on VPP
 	$(GOBUILD) -ldflags '-X main.version=$(VERSION)' -o $(BIN) ./cmd/rlr
 
 demo: build ## play and check the lab three-sites; DATAPLANE=embedded|vpp chooses who forwards
