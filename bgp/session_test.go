@@ -164,7 +164,8 @@ func TestConnectErrors(t *testing.T) {
 func TestWrongAS(t *testing.T) {
 	r1, r2, _ := twoSites(t, func(one, _ *Neighbor) { one.AS = 65009 })
 	start(t, r1, r2)
-	eventually(t, 5*time.Second, func() string {
+	// Long enough for another attempt, after GoBGP's 5 s of Idle, where both connections of the first are lost in a collision.
+	eventually(t, 20*time.Second, func() string {
 		if got, want := r1.session("r2").LastError, "OPEN Message Error: Bad Peer AS (peer AS 65002, expected 65009) (sent)"; got != want {
 			return fmt.Sprintf("r1: %q, want %q", got, want)
 		}

@@ -255,7 +255,7 @@ func TestSurvival(t *testing.T) {
 func TestNoFallback(t *testing.T) {
 	runtime := filepath.Join(shortDir(t), "rlr")
 	c := newClone(t, runtime)
-	c.env = append(c.env, "VPP_PREFIX=", "PATH="+shortDir(t))
+	c.env = append(c.env, "VPP_PREFIX="+shortDir(t)) // a prefix without a vpp means none
 	doctor, _ := c.rlr(t, "doctor", "--json") // exits with 1 where the host lacks something
 	if vpp, err := vppOfDoctor([]byte(doctor)); err != nil || vpp != "" {
 		t.Skipf("VPP is installed in a usual place: %s, %v", vpp, err)
