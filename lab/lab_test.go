@@ -256,7 +256,7 @@ func TestNoFallback(t *testing.T) {
 	runtime := filepath.Join(shortDir(t), "rlr")
 	c := newClone(t, runtime)
 	c.env = append(c.env, "VPP_PREFIX="+shortDir(t)) // a prefix without a vpp means none
-	doctor, _ := c.rlr(t, "doctor", "--json") // exits with 1 where the host lacks something
+	doctor, _ := c.rlr(t, "doctor", "--json")        // exits with 1 where the host lacks something
 	if vpp, err := vppOfDoctor([]byte(doctor)); err != nil || vpp != "" {
 		t.Skipf("VPP is installed in a usual place: %s, %v", vpp, err)
 	}
