@@ -20,9 +20,10 @@ const (
 	// On VPP the router, VPP and the helpers together.
 	idleTotalPercent = 6.0
 	idleTotalPSS     = 200_000_000
-	// VPP wakes a thousand times a second while it has a session, and how much each time costs depends on what else the
-	// machine does. So it may be idle in any of a few windows.
-	idleWindows = 4
+	// While VPP has a session it wakes every millisecond, and it spins from the last time before its timer wheel turns, every
+	// 10.24 ms, until it does: 5 % of a core on a quiet machine. What else the machine does makes each step dearer, so one
+	// window out of several must be good.
+	idleWindows = 8
 )
 
 // checkIdle measures a router while nothing asks it and nothing passes it but keepalives. Load, if not nil, runs meanwhile: a

@@ -68,7 +68,7 @@ func helperText(namespace string) string {
 func (p *play) killHelper(ctx context.Context, namespace string, both bool) (dropped []string, took time.Duration, err error) {
 	var list []hubSession
 	if err := until(ctx, helperLimit, func() (err error) {
-		if _, err := p.sessionsNow(ctx); err != nil {
+		if err := p.hubUp(ctx, time.Time{}); err != nil {
 			return err
 		}
 		list, err = p.hubSessions(ctx)
@@ -117,7 +117,7 @@ func (p *play) killHelper(ctx context.Context, namespace string, both bool) (dro
 	if err != nil {
 		return nil, 0, err
 	}
-	_, err = p.checkSessions(ctx) // the spokes' ends too
+	err = until(ctx, helperLimit, func() error { return p.hubUp(ctx, time.Time{}) }) // the spokes' ends too
 	return dropped, took, err
 }
 
@@ -208,7 +208,7 @@ func (p *play) checkVPPKilled(ctx context.Context, ping *stream) (string, error)
 func (p *play) quiet(ctx context.Context, ping *stream) error {
 	began := time.Now()
 	return until(ctx, giveUp, func() error {
-		if _, err := p.sessionsNow(ctx); err != nil {
+		if err := p.hubUp(ctx, time.Time{}); err != nil {
 			return err
 		}
 		if got, _ := ping.since(began); len(got) < 3 {
@@ -235,7 +235,7 @@ func (p *play) killVPP(ctx context.Context, ping *stream) (r recovery, err error
 			r.routes = time.Since(killed)
 		},
 		func() {
-			errs[1] = until(ctx, giveUp, func() error { return p.reestablished(ctx, killed) })
+			errs[1] = until(ctx, giveUp, func() error { return p.hubUp(ctx, killed) })
 			r.sessions = time.Since(killed)
 		},
 		func() {
@@ -280,11 +280,15 @@ func (p *play) reprogrammed(ctx context.Context, old int) error {
 // ownRoutes are those that the hub has without any session: its nets and its loopback, IPv4 and IPv6.
 const ownRoutes = 4
 
-// reestablished checks that every session of the hub began after t, at both ends.
-func (p *play) reestablished(ctx context.Context, t time.Time) error {
+// hubUp checks that every session of the hub is Established at both ends, and began after t.
+func (p *play) hubUp(ctx context.Context, t time.Time) error {
 	for _, router := range p.bgpRouters() {
+		args := []string{"show", "bgp"}
+		if router != hub {
+			args = append(args, hub)
+		}
 		var rows []ctl.BGPSession
-		if err := p.ask(ctx, &rows, router, "show", "bgp"); err != nil {
+		if err := p.ask(ctx, &rows, router, args...); err != nil {
 			return err
 		}
 		if err := sessionsUp(router, rows); err != nil {
