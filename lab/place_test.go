@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"rlr/internal/ctl"
 )
 
@@ -235,9 +237,14 @@ func TestParseStat(t *testing.T) {
 			t.Errorf("%q was parsed", bad)
 		}
 	}
+	// The session may be 0: its leader is then outside of this PID namespace.
+	session, err := unix.Getsid(0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	own, err := readStat(os.Getpid())
-	if err != nil || own.start == 0 || own.session == 0 {
-		t.Errorf("ourselves: %+v, %v", own, err)
+	if err != nil || own.start == 0 || own.session != session {
+		t.Errorf("ourselves: %+v, %v, want session %d", own, err, session)
 	}
 }
 
