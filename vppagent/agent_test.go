@@ -22,7 +22,7 @@ import (
 )
 
 // runAgent runs an agent until the test ends, or stop is called.
-func runAgent(t *testing.T, socket, stats string, cfg vppagent.Config) (a *vppagent.Agent, stop func()) {
+func runAgent(t testing.TB, socket, stats string, cfg vppagent.Config) (a *vppagent.Agent, stop func()) {
 	t.Helper()
 	log := logrus.New()
 	log.SetOutput(t.Output())
@@ -63,7 +63,7 @@ func start(t *testing.T, d *dataplanetest.Dataplane, cfg vppagent.Config) *vppag
 }
 
 // within is a context for one wait.
-func within(t *testing.T) context.Context {
+func within(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
@@ -107,7 +107,7 @@ func configured(t *testing.T, a *vppagent.Agent) map[string]vppagent.InterfaceSt
 }
 
 // alien is another client of the dataplane, with govpp as it is.
-func alien(t *testing.T, socket string) *core.Connection {
+func alien(t testing.TB, socket string) *core.Connection {
 	t.Helper()
 	conn, err := core.Connect(socketclient.NewVppClient(socket))
 	if err != nil {

@@ -167,25 +167,25 @@ func (a *Agent) Apply(ctx context.Context, changes []fib.Change) []error {
 	a.mu.Lock()
 	indexes := maps.Clone(a.byName)
 	a.mu.Unlock()
-	l.write(ctx, changes, indexes, errs)
+	_ = l.write(ctx, changes, indexes, errs) // it is in errs
 	return errs
 }
 
-// write sends what can be sent, and notes each change's result.
-func (l *life) write(ctx context.Context, changes []fib.Change, indexes map[string]uint32, errs []error) {
+// write sends what can be sent, and notes each change's result. The error is why some have none.
+func (l *life) write(ctx context.Context, changes []fib.Change, indexes map[string]uint32, errs []error) error {
+	encoder := routeEncoder{s: l.s, source: l.source, indexes: indexes, templates: make(map[routeShape]*template)}
 	send := make([]int, 0, len(changes))
-	requests := make([]*ip.IPRouteAddDelV2, 0, len(changes))
+	templates := make([]*template, 0, len(changes))
 	for i := range changes {
-		req, err := routeRequest(&changes[i], l.source, indexes)
-		if errs[i] = err; err == nil {
-			send = append(send, i)
-			requests = append(requests, req)
+		t := encoder.template(&changes[i])
+		if errs[i] = t.err; t.err == nil {
+			send, templates = append(send, i), append(templates, t)
 			errs[i] = errUnanswered
 		}
 	}
 	refusals := make(map[int32]error)
 	err := l.s.pipeline(ctx, len(send), window,
-		func(n int) api.Message { return requests[n] },
+		func(n int) ([]byte, error) { return templates[n].of(changes[send[n]].Prefix), nil },
 		func(n int, data []byte) {
 			// ip_route_add_del_v2_reply: u16 id, u32 context, i32 retval, u32 stats_index.
 			if len(data) < 10 {
@@ -198,6 +198,7 @@ func (l *life) write(ctx context.Context, changes []fib.Change, indexes map[stri
 			errs[i] = fmt.Errorf("%w: %w", fib.ErrDisconnected, errors.Join(err, errUnanswered))
 		}
 	}
+	return err
 }
 
 // errUnanswered marks a change without a reply.
@@ -219,63 +220,11 @@ func refusal(retval int32, known map[int32]error) error {
 	return err
 }
 
-// maxPaths is what the message's counter of paths holds.
-const maxPaths = 255
-
-func routeRequest(c *fib.Change, source uint8, indexes map[string]uint32) (*ip.IPRouteAddDelV2, error) {
-	req := &ip.IPRouteAddDelV2{
-		IsAdd: !c.Delete,
-		Route: ip.IPRouteV2{TableID: c.Table, Prefix: binapi.ToPrefix(c.Prefix), Src: source},
-	}
-	if c.Delete {
-		return req, nil
-	}
-	paths, err := routePaths(&c.Route, indexes)
-	if err != nil {
-		return nil, err
-	}
-	req.Route.Paths, req.Route.NPaths = paths, uint8(len(paths))
-	return req, nil
-}
-
-func routePaths(r *fib.Route, indexes map[string]uint32) ([]fibPath, error) {
-	special := func(t fib_types.FibPathType) ([]fibPath, error) {
-		return []fibPath{binapi.ToPath(binapi.Path{Type: t, SwIfIndex: noInterface}, r.Prefix.Addr())}, nil
-	}
-	switch r.Kind {
-	case fib.Unicast:
-	case fib.Blackhole:
-		return special(fib_types.FIB_API_PATH_TYPE_DROP)
-	case fib.Unreachable:
-		return special(fib_types.FIB_API_PATH_TYPE_ICMP_UNREACH)
-	case fib.Prohibit:
-		return special(fib_types.FIB_API_PATH_TYPE_ICMP_PROHIBIT)
-	default:
-		return nil, fmt.Errorf("route of kind %d cannot be written", r.Kind)
-	}
-	if len(r.NextHops) == 0 || len(r.NextHops) > maxPaths {
-		return nil, fmt.Errorf("route has %d next hops, between 1 and %d fit", len(r.NextHops), maxPaths)
-	}
-	paths := make([]fibPath, 0, len(r.NextHops))
-	for _, h := range r.NextHops {
-		p := binapi.Path{Addr: h.Addr, SwIfIndex: noInterface, TableID: r.Table, Weight: h.Weight}
-		if h.Interface != "" {
-			index, ok := indexes[h.Interface]
-			if !ok {
-				return nil, fmt.Errorf("%s: %w", h.Interface, fib.ErrNoInterface)
-			}
-			p.SwIfIndex = index
-		}
-		paths = append(paths, binapi.ToPath(p, r.Prefix.Addr()))
-	}
-	return paths, nil
-}
-
 // purgeLocked deletes those of our routes that match, and makes fib read what is left before it writes again. The caller has
 // l.routes for itself. A prefix where another source is better may have a route of ours behind it, which cannot be seen: fib
 // writes it anew after it has read the tables.
 func (l *life) purgeLocked(ctx context.Context, match func(*ip.IPRouteV2) bool) error {
-	var doomed []*ip.IPRouteAddDelV2
+	var doomed []fib.Change
 	err := l.dumpRoutes(ctx, l.source, func(r *ip.IPRouteV2) {
 		if match(r) {
 			doomed = append(doomed, l.deletion(r))
@@ -294,7 +243,7 @@ func (l *life) purgeAllLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var doomed []*ip.IPRouteAddDelV2
+	var doomed []fib.Change
 	err = l.dumpRoutes(ctx, anySource, func(r *ip.IPRouteV2) {
 		if r.Src == l.source || all[r.Src].Priority < all[l.source].Priority {
 			doomed = append(doomed, l.deletion(r))
@@ -306,14 +255,14 @@ func (l *life) purgeAllLocked(ctx context.Context) error {
 	return l.deleteLocked(ctx, doomed)
 }
 
-func (l *life) deletion(r *ip.IPRouteV2) *ip.IPRouteAddDelV2 {
-	prefix := binapi.ToPrefix(binapi.FromPrefix(r.Prefix).Masked())
-	return &ip.IPRouteAddDelV2{Route: ip.IPRouteV2{TableID: r.TableID, Prefix: prefix, Src: l.source}}
+func (l *life) deletion(r *ip.IPRouteV2) fib.Change {
+	key := fib.Key{Table: r.TableID, Prefix: binapi.FromPrefix(r.Prefix).Masked()}
+	return fib.Change{Route: fib.Route{Key: key}, Delete: true}
 }
 
-func (l *life) deleteLocked(ctx context.Context, doomed []*ip.IPRouteAddDelV2) error {
+func (l *life) deleteLocked(ctx context.Context, doomed []fib.Change) error {
 	l.dumped.Store(false)
-	err := l.s.pipeline(ctx, len(doomed), window, func(n int) api.Message { return doomed[n] }, func(int, []byte) {})
+	err := l.write(ctx, doomed, nil, make([]error, len(doomed)))
 	l.log.WithField("routes", len(doomed)).Debug("routes removed with what they used")
 	l.notify(RoutesChanged)
 	return err

@@ -275,8 +275,11 @@ func dump[D any, P interface {
 var errStalled = errors.New("VPP does not answer")
 
 // pipeline sends n requests, at most window of them unanswered, and calls receive with each one's number and reply, in the
-// connection's goroutine, as in dump. It returns nil when all are answered. After an error receive is not called any more.
-func (s *session) pipeline(ctx context.Context, n, window int, request func(i int) api.Message, receive func(i int, data []byte)) error {
+// connection's goroutine, as in dump. A request's encoded bytes are used before the next is asked for. It returns nil when all
+// are answered. After an error receive is not called any more.
+func (s *session) pipeline(
+	ctx context.Context, n, window int, request func(i int) ([]byte, error), receive func(i int, data []byte),
+) error {
 	b := &bulk{n: uint32(n), answered: make([]bool, n), receive: receive, slots: make(chan struct{}, window)}
 	s.mu.Lock()
 	b.first = s.takeLocked(b.n)
@@ -284,7 +287,7 @@ func (s *session) pipeline(ctx context.Context, n, window int, request func(i in
 	s.mu.Unlock()
 	defer s.dropBulk(b)
 	for i := range n {
-		data, err := s.encode(request(i))
+		data, err := request(i)
 		if err != nil {
 			return err
 		}

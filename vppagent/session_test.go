@@ -170,6 +170,7 @@ func TestPipeline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, window = 500, 16
 		v, s := newScript()
+		request := func(int) ([]byte, error) { return s.encode(&ip.IPRouteAddDelV2{}) }
 		var waiting []uint32
 		most := 0
 		flush := func() {
@@ -191,7 +192,7 @@ func TestPipeline(t *testing.T) {
 		done := make(chan error)
 		go func() {
 			done <- s.pipeline(t.Context(), n, window,
-				func(int) api.Message { return &ip.IPRouteAddDelV2{} }, func(i int, _ []byte) { got[i]++ })
+				request, func(i int, _ []byte) { got[i]++ })
 		}()
 		synctest.Wait()
 		flush()
@@ -208,12 +209,12 @@ func TestPipeline(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		err := s.pipeline(t.Context(), n, window, func(int) api.Message { return &ip.IPRouteAddDelV2{} }, func(int, []byte) {})
+		err := s.pipeline(t.Context(), n, window, request, func(int, []byte) {})
 		if !errors.Is(err, errStalled) || time.Since(began) != callTimeout {
 			t.Errorf("missing answers: %v after %v", err, time.Since(began))
 		}
 		go func() {
-			done <- s.pipeline(t.Context(), n, window, func(int) api.Message { return &ip.IPRouteAddDelV2{} }, func(int, []byte) {})
+			done <- s.pipeline(t.Context(), n, window, request, func(int, []byte) {})
 		}()
 		synctest.Wait()
 		close(v.done)

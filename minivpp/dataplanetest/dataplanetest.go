@@ -54,8 +54,17 @@ func Each(t *testing.T, test func(t *testing.T, d *Dataplane)) {
 	}
 }
 
+// Memory is what a VPP gets, in MiB. The embedded dataplane takes what it needs.
+type Memory struct{ Heap, Stats int }
+
 // Start starts a dataplane that is stopped when the test ends. It skips or fails the test when there is no VPP.
 func Start(t testing.TB, kind Kind) *Dataplane {
+	t.Helper()
+	return StartWith(t, kind, Memory{Heap: 128, Stats: 32})
+}
+
+// StartWith is Start for a test that needs much memory, or little.
+func StartWith(t testing.TB, kind Kind, m Memory) *Dataplane {
 	t.Helper()
 	binary := ""
 	if kind == VPP {
@@ -77,7 +86,7 @@ func Start(t testing.TB, kind Kind) *Dataplane {
 		StatsSocket: filepath.Join(dir, "stats.sock"), CLISocket: filepath.Join(dir, "cli.sock"),
 	}
 	if kind == VPP {
-		d.startVPP(t, binary)
+		d.startVPP(t, binary, m)
 	} else {
 		d.startEmbedded(t)
 	}
@@ -140,17 +149,17 @@ func (d *Dataplane) startEmbedded(t testing.TB) {
 // config is a VPP for tests: small, without DPDK, huge pages or privileges.
 const config = `unix { nodaemon nosyslog runtime-dir %[1]s cli-listen %[1]s/cli.sock }
 socksvr { socket-name %[1]s/api.sock }
-statseg { socket-name %[1]s/stats.sock size 32M }
+statseg { socket-name %[1]s/stats.sock size %[4]dM }
 api-segment { prefix %[2]s }
-memory { main-heap-size 128M }
+memory { main-heap-size %[3]dM }
 buffers { buffers-per-numa 4096 default data-size 2048 page-size 4k }
 session { enable use-app-socket-api use-private-rx-mqs }
 plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin ping_plugin.so { enable } }
 `
 
-func (d *Dataplane) startVPP(t testing.TB, binary string) {
+func (d *Dataplane) startVPP(t testing.TB, binary string, m Memory) {
 	path := filepath.Join(d.Dir, "startup.conf")
-	text := fmt.Sprintf(config, d.Dir, filepath.Base(d.Dir))
+	text := fmt.Sprintf(config, d.Dir, filepath.Base(d.Dir), m.Heap, m.Stats)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
