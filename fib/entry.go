@@ -105,6 +105,7 @@ type entry struct {
 	state    State
 	queued   bool // in Syncer.urgent or Syncer.queue
 	leftover bool // the dataplane held it before anybody wanted it
+	waits    bool // in Syncer.crowd
 }
 
 // put sets a feed's candidate (act nil: removes it), and says whether the best one is another now.

@@ -51,6 +51,7 @@ type fakeTarget struct {
 	doubtful map[Key]bool // keys whose change was lost with the connection
 
 	faults     bool
+	room       int // for how many routes; 0: for all
 	up         bool
 	fresh      bool // a new connection, not dumped yet: the target refuses to write (the first gate's other half)
 	told       bool // the Syncer knows that it must dump
@@ -148,6 +149,13 @@ func (f *fakeTarget) apply(c Change) error {
 		}
 		if c.Kind == Connected {
 			f.t.Errorf("connected %v written", c.Key)
+		}
+		_, there := f.ours[c.Key]
+		if c.Replaces && !there && !f.better[c.Key] && !f.doubtful[c.Key] {
+			f.t.Errorf("%v is to replace what is not there", c.Key)
+		}
+		if !there && !lost && (f.chance(5) || f.room > 0 && len(f.ours) >= f.room) {
+			return fmt.Errorf("%w (test)", ErrFull)
 		}
 		if old, ok := f.ours[c.Key]; ok && old.Equal(c.Route) && !f.better[c.Key] && !f.doubtful[c.Key] {
 			f.t.Errorf("%v written again, unchanged", c.Key)

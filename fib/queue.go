@@ -2,6 +2,7 @@ package fib
 
 import (
 	"container/heap"
+	"errors"
 	"time"
 )
 
@@ -65,9 +66,15 @@ type trouble struct {
 	index int // in retries
 }
 
-// troubleLocked notes a failure; the wait doubles with each of the same key.
+// troubleLocked notes a failure; the wait doubles with each of the same key. What has found no room waits for some instead.
 func (s *Syncer) troubleLocked(k key, e *entry, tried *action, st State, err error) {
 	s.setStateLocked(e, st)
+	if errors.Is(err, ErrFull) {
+		s.healedLocked(k)
+		s.troubles[k] = &trouble{key: k, state: st, err: err, tried: tried, index: -1}
+		s.crowdLocked(k, e)
+		return
+	}
 	t := s.troubles[k]
 	if t == nil {
 		t = &trouble{key: k, index: -1}
@@ -109,18 +116,70 @@ func (s *Syncer) healedLocked(k key) {
 	}
 }
 
+// crowdLocked lines up a key for which the dataplane had no room. There may be a million of them, so that they have no times to
+// be tried again of their own: those in front are, when others have made room, and now and then.
+func (s *Syncer) crowdLocked(k key, e *entry) {
+	if e.waits {
+		return
+	}
+	if s.crowd.len() == 0 {
+		s.crowdAt = time.Now().Add(s.opt.MaxBackoff)
+	}
+	e.waits = true
+	s.crowd.push(queued{key: k})
+	if s.crowd.len() > 2*len(s.troubles)+lockChunk { // most have been forgotten
+		for n := s.crowd.len(); n > 0; n-- {
+			q := s.crowd.pop()
+			if e := s.entries[q.key]; e != nil && e.waits {
+				e.waits = false // once is enough
+				s.crowd.push(q)
+			}
+		}
+		for _, q := range s.crowd.items[s.crowd.head:] {
+			s.entries[q.key].waits = true
+		}
+	}
+}
+
+// roomLocked queues up to n keys that wait for room.
+func (s *Syncer) roomLocked(n int) {
+	for ; n > 0 && s.crowd.len() > 0; n-- {
+		k := s.crowd.pop().key
+		e := s.entries[k]
+		if e == nil || !e.waits { // forgotten, and perhaps another entry since
+			continue
+		}
+		e.waits = false
+		if t := s.troubles[k]; t != nil && errors.Is(t.err, ErrFull) {
+			s.retryLocked(k)
+		}
+	}
+}
+
 // nextRetry queues what is due and returns how long until the next is; ok is false when there is none.
 func (s *Syncer) nextRetry() (wait time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	if s.crowd.len() > 0 {
+		if wait = s.crowdAt.Sub(now); wait <= 0 {
+			wait = s.opt.MaxBackoff
+			s.crowdAt = now.Add(wait)
+			s.roomLocked(s.opt.Batch)
+		}
+		ok = true
+	}
+	until := wait
 	for len(s.retries) > 0 {
 		if wait = s.retries[0].at.Sub(now); wait > 0 {
+			if ok {
+				wait = min(wait, until)
+			}
 			return wait, true
 		}
 		s.retryLocked(s.retries[0].key)
 	}
-	return 0, false
+	return until, ok
 }
 
 // retryHeap has the next trouble to try again at its top.

@@ -152,6 +152,8 @@ type job struct {
 	key  key
 	e    *entry
 	want *action // nil: deletion
+	held bool    // the dataplane holds a route of ours for it
+	full bool    // there was no room for it before
 }
 
 // outcome of a batch.
@@ -178,7 +180,7 @@ func (s *Syncer) applyBatch(ctx context.Context) outcome {
 		if j.want == nil {
 			changes[i] = Change{Route: Route{Key: j.key.public()}, Delete: true}
 		} else {
-			changes[i] = Change{Route: j.want.route(j.key)}
+			changes[i] = Change{Route: j.want.route(j.key), Replaces: j.held}
 		}
 	}
 	if s.settle(ctx, jobs, s.opt.Target.Apply(ctx, changes)) > 0 {
@@ -223,10 +225,14 @@ func (s *Syncer) take() (jobs []job, any bool) {
 		if len(jobs)+len(deletions) == 0 {
 			s.oldest = q.rev
 		}
+		j := job{key: q.key, e: e, want: want, held: e.have != nil && e.have != unknown}
+		if t := s.troubles[q.key]; t != nil {
+			j.full = errors.Is(t.err, ErrFull)
+		}
 		if want == nil {
-			deletions = append(deletions, job{q.key, e, nil})
+			deletions = append(deletions, j)
 		} else {
-			jobs = append(jobs, job{q.key, e, want})
+			jobs = append(jobs, j)
 		}
 	}
 	jobs = append(jobs, deletions...)
@@ -240,7 +246,7 @@ func (s *Syncer) settle(ctx context.Context, jobs []job, results []error) (lost 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var first error
-	refused := 0
+	refused, room := 0, 0
 	for i, j := range jobs {
 		err := ErrDisconnected // a target that answers too little
 		if i < len(results) {
@@ -248,6 +254,9 @@ func (s *Syncer) settle(ctx context.Context, jobs []job, results []error) (lost 
 		}
 		switch {
 		case err == nil:
+			if j.want == nil || j.full { // each deletion makes room for about one; where one found room, others may
+				room++
+			}
 			s.confirmedLocked(j)
 		case errors.Is(err, ErrDisconnected), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 			lost++
@@ -272,6 +281,7 @@ func (s *Syncer) settle(ctx context.Context, jobs []job, results []error) (lost 
 		}
 	}
 	s.flight = 0
+	s.roomLocked(room)
 	s.unanswers += uint64(lost)
 	if lost > 0 && s.dumpAsked == s.dumpDone {
 		s.dumpAsked++

@@ -63,6 +63,8 @@ type Syncer struct {
 
 	troubles map[key]*trouble
 	retries  retryHeap
+	crowd    fifo      // keys that the dataplane has no room for; those with entry.waits
+	crowdAt  time.Time // when the first of them are tried again, whatever happens
 
 	connected map[key]string     // interface by connected prefix
 	resolved  map[lookup]*action // what resolveLocked found since connected last changed

@@ -13,6 +13,10 @@ var ErrDisconnected = errors.New("dataplane disconnected")
 // The route is Pending, and is tried again after InterfacesChanged.
 var ErrNoInterface = errors.New("interface does not exist")
 
+// ErrFull is a change's result when the dataplane has no memory for one more route. The route is Failed, and is tried again when
+// others have been deleted.
+var ErrFull = errors.New("dataplane memory full")
+
 // ErrStopped is WaitSynced's answer once Run has returned.
 var ErrStopped = errors.New("fib: syncer has stopped")
 
@@ -27,7 +31,8 @@ type Held struct {
 // Change is one write: Route is added, or replaces what we hold for its key; with Delete, what we hold for the key goes.
 type Change struct {
 	Route
-	Delete bool
+	Delete   bool
+	Replaces bool // the dataplane holds a route of ours for the key, so that an addition needs no room for another
 }
 
 // Target is a dataplane that holds routes. A Syncer calls one method at a time, from one goroutine.
@@ -39,7 +44,7 @@ type Target interface {
 	// Apply writes changes, many in flight, and returns one result per change. Each key is in a call at most once, and
 	// additions come before deletions; the target may write them in any order. It must not modify or keep NextHops.
 	//
-	// nil means that the dataplane confirmed the change; ErrDisconnected and ErrNoInterface (both may be wrapped) see there.
+	// nil means that the dataplane confirmed the change; ErrDisconnected, ErrNoInterface and ErrFull (all may be wrapped) see there.
 	// Every other error means that the dataplane refused, and holds what it held before.
 	Apply(ctx context.Context, changes []Change) []error
 }
