@@ -143,15 +143,16 @@ func (s *Syncer) crowdLocked(k key, e *entry) {
 
 // roomLocked queues up to n keys that wait for room.
 func (s *Syncer) roomLocked(n int) {
-	for ; n > 0 && s.crowd.len() > 0; n-- {
+	for n > 0 && s.crowd.len() > 0 {
 		k := s.crowd.pop().key
 		e := s.entries[k]
 		if e == nil || !e.waits { // forgotten, and perhaps another entry since
 			continue
 		}
 		e.waits = false
-		if t := s.troubles[k]; t != nil && errors.Is(t.err, ErrFull) {
+		if t := s.troubles[k]; t != nil && errors.Is(t.err, ErrFull) && !e.queued { // one that is queued may be withdrawn
 			s.retryLocked(k)
+			n--
 		}
 	}
 }

@@ -27,9 +27,7 @@ func BenchmarkProgramming(b *testing.B) {
 	for _, kind := range []dataplanetest.Kind{dataplanetest.Embedded, dataplanetest.VPP} {
 		b.Run(string(kind), func(b *testing.B) {
 			d := dataplanetest.StartWith(b, kind, dataplanetest.Memory{Heap: 512, Stats: 64})
-			a, _ := runAgent(b, d.APISocket, "", vppagent.Config{Router: "bench", Interfaces: []vppagent.Interface{
-				{Name: "dum0", Loopback: &vppagent.Loopback{}, Addresses: prefixes("192.0.2.1/24"), Enabled: true},
-			}})
+			a, _ := runAgent(b, d.APISocket, "", benchConfig)
 			if err := a.WaitConfigured(within(b)); err != nil {
 				b.Fatal(err)
 			}
@@ -68,10 +66,9 @@ func benchPrefix(i int) netip.Prefix {
 
 // byAgent programs routes in batches, as fib does, deletes them again, and returns how many it added in a second.
 func byAgent(b *testing.B, a *vppagent.Agent, n, batch int) float64 {
-	hops := []fib.NextHop{{Addr: netip.MustParseAddr("192.0.2.2"), Interface: "dum0", Weight: 1}}
 	changes := make([]fib.Change, n)
 	for i := range changes {
-		changes[i] = fib.Change{Route: fib.Route{Key: fib.Key{Prefix: benchPrefix(i)}, NextHops: hops}}
+		changes[i] = fib.Change{Route: fib.Route{Key: fib.Key{Prefix: benchPrefix(i)}, NextHops: benchHops}}
 	}
 	write := func() time.Duration {
 		began := time.Now()

@@ -41,6 +41,7 @@ type life struct {
 	routes  sync.RWMutex
 	dumped  atomic.Bool // fib has seen what we hold, so it may write
 	cleaned bool        // no routes are written any more
+	guard   guard
 }
 
 // begin finds out who is there, and prepares our place in it.

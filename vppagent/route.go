@@ -52,7 +52,9 @@ func (a *Agent) Dump(ctx context.Context) ([]fib.Held, error) {
 	}
 	var held []fib.Held
 	hops := make(map[hopKey][]fib.NextHop)
+	entries := 0
 	err = l.dumpRoutes(ctx, anySource, func(r *ip.IPRouteV2) {
+		entries++
 		prefix := binapi.FromPrefix(r.Prefix)
 		if !prefix.IsValid() {
 			return
@@ -71,6 +73,7 @@ func (a *Agent) Dump(ctx context.Context) ([]fib.Held, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.guard.counted(entries)
 	l.dumped.Store(true)
 	return held, nil
 }
@@ -171,33 +174,102 @@ func (a *Agent) Apply(ctx context.Context, changes []fib.Change) []error {
 	return errs
 }
 
-// write sends what can be sent, and notes each change's result. The error is why some have none.
+// write sends what can be sent, in portions that the memory guard lets through, and notes each change's result. The error is why
+// some have none.
 func (l *life) write(ctx context.Context, changes []fib.Change, indexes map[string]uint32, errs []error) error {
 	encoder := routeEncoder{s: l.s, source: l.source, indexes: indexes, templates: make(map[routeShape]*template)}
-	send := make([]int, 0, len(changes))
-	templates := make([]*template, 0, len(changes))
+	w := writing{life: l, changes: changes, errs: errs, refusals: make(map[int32]error)}
 	for i := range changes {
 		t := encoder.template(&changes[i])
 		if errs[i] = t.err; t.err == nil {
-			send, templates = append(send, i), append(templates, t)
+			w.send, w.templates = append(w.send, i), append(w.templates, t)
 			errs[i] = errUnanswered
 		}
 	}
-	refusals := make(map[int32]error)
-	err := l.s.pipeline(ctx, len(send), window,
-		func(n int) ([]byte, error) { return templates[n].of(changes[send[n]].Prefix), nil },
+	err := w.run(ctx)
+	for _, i := range w.send {
+		if errs[i] == errUnanswered {
+			errs[i] = fmt.Errorf("%w: %w", fib.ErrDisconnected, errors.Join(err, errUnanswered))
+		}
+	}
+	return err
+}
+
+// writing is a call of write.
+type writing struct {
+	*life
+	changes   []fib.Change
+	errs      []error
+	send      []int // the changes that have a message
+	templates []*template
+	refusals  map[int32]error
+}
+
+func (w *writing) run(ctx context.Context) error {
+	for from := 0; from < len(w.send); {
+		fresh := 0
+		for _, i := range w.send[from:] {
+			if w.fresh(i) {
+				fresh++
+			}
+		}
+		room, full := fresh, error(nil)
+		if fresh > 0 {
+			room, full = w.admit(ctx, fresh)
+		}
+		to := from
+		for ; to < len(w.send); to++ {
+			if i := w.send[to]; w.fresh(i) {
+				if room == 0 && full == nil {
+					break // the guard wants to look again
+				}
+				if room == 0 {
+					w.errs[i] = full
+					continue
+				}
+				room--
+			}
+		}
+		if err := w.portion(ctx, from, to); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// fresh reports whether a change needs memory for another route.
+func (w *writing) fresh(i int) bool { return !w.changes[i].Delete && !w.changes[i].Replaces }
+
+// portion sends those of a part that the guard has not refused.
+func (w *writing) portion(ctx context.Context, from, to int) error {
+	send := make([]int, 0, to-from)
+	for at := from; at < to; at++ {
+		if w.errs[w.send[at]] == errUnanswered {
+			send = append(send, at)
+		}
+	}
+	added, deleted := 0, 0
+	err := w.s.pipeline(ctx, len(send), window,
+		func(n int) ([]byte, error) {
+			return w.templates[send[n]].of(w.changes[w.send[send[n]]].Prefix), nil
+		},
 		func(n int, data []byte) {
 			// ip_route_add_del_v2_reply: u16 id, u32 context, i32 retval, u32 stats_index.
 			if len(data) < 10 {
 				return
 			}
-			errs[send[n]] = refusal(int32(binary.BigEndian.Uint32(data[6:10])), refusals)
+			i := w.send[send[n]]
+			w.errs[i] = refusal(int32(binary.BigEndian.Uint32(data[6:10])), w.refusals)
+			switch {
+			case w.errs[i] != nil:
+			case w.changes[i].Delete:
+				deleted++
+			case w.fresh(i):
+				added++
+			}
 		})
-	for _, i := range send {
-		if errs[i] == errUnanswered {
-			errs[i] = fmt.Errorf("%w: %w", fib.ErrDisconnected, errors.Join(err, errUnanswered))
-		}
-	}
+	w.guard.wrote(added, deleted)
 	return err
 }
 

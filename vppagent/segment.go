@@ -160,13 +160,25 @@ func (s *segment) vector(pointer, size uint64) (offset, length uint64, err error
 }
 
 // counters reads the counters whose names are keys of into: by interface, summed over threads, packets and bytes (simple
-// counters have no bytes). It is repeated until nothing changed meanwhile.
+// counters have no bytes).
 func (s *segment) counters(into map[string][][2]uint64) error {
+	return s.consistently(func() error {
+		return s.entries(func(name string, kind uint32, value uint64) (err error) {
+			if _, wanted := into[name]; wanted {
+				into[name], err = s.sum(kind, value)
+			}
+			return err
+		})
+	})
+}
+
+// consistently repeats a reading until nothing changed meanwhile.
+func (s *segment) consistently(read func() error) error {
 	var err error
 	for range segmentTries {
 		epoch := s.load(headerEpoch)
 		if s.load(headerInProgress) == 0 {
-			err = s.readCounters(into)
+			err = read()
 			if s.load(headerEpoch) == epoch && s.load(headerInProgress) == 0 {
 				return err
 			}
@@ -176,7 +188,8 @@ func (s *segment) counters(into map[string][][2]uint64) error {
 	return errors.Join(errSegmentBusy, err)
 }
 
-func (s *segment) readCounters(into map[string][][2]uint64) error {
+// entries visits the directory. value is a scalar or a pointer, as the kind has it.
+func (s *segment) entries(visit func(name string, kind uint32, value uint64) error) error {
 	directory, n, err := s.vector(s.load(headerDirectory), entrySize)
 	if err != nil {
 		return err
@@ -184,18 +197,43 @@ func (s *segment) readCounters(into map[string][][2]uint64) error {
 	for i := range n {
 		at := directory + i*entrySize
 		entry := s.mem[at : at+entrySize]
-		name := cString(entry[entryName:])
-		if _, wanted := into[name]; !wanted {
-			continue
-		}
-		kind := binary.NativeEndian.Uint32(entry[entryType:])
-		pointer, err := s.word(at + entryValue)
+		value, err := s.word(at + entryValue)
 		if err != nil {
 			return err
 		}
-		if into[name], err = s.sum(kind, pointer); err != nil {
+		if err := visit(cString(entry[entryName:]), binary.NativeEndian.Uint32(entry[entryType:]), value); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// capacities visits the vectors of a combined counter, one a thread, with how long each is and can become where it is: the
+// memory that it has is in the header of its dlmalloc chunk, in the 8 bytes before it (src/vppinfra/vec_bootstrap.h).
+func (s *segment) capacities(pointer uint64, visit func(length, capacity int)) error {
+	threads, n, err := s.vector(pointer, 8)
+	if err != nil {
+		return err
+	}
+	for t := range n {
+		p, err := s.word(threads + 8*t)
+		if err != nil || p == 0 {
+			return err
+		}
+		values, length, err := s.vector(p, counterSize)
+		if err != nil {
+			return err
+		}
+		header := uint64(s.mem[values-4]) * 8
+		chunk, err := s.word(values - header - 8)
+		if err != nil {
+			return err
+		}
+		size := chunk&^7 - 8
+		if chunk&^7 < 8+header+length*counterSize || values+size-header > uint64(len(s.mem)) {
+			return errSegmentBound
+		}
+		visit(int(length), int((size-header)/counterSize))
 	}
 	return nil
 }
