@@ -14,6 +14,7 @@ type Feed struct {
 	// Under Syncer.mu:
 	complete bool
 	routes   int
+	paths    int              // next hops of its routes, or one each
 	listed   map[key]struct{} // a superset of the feed's keys since its latest Replace; nil: not kept
 }
 
@@ -188,6 +189,7 @@ func (s *Syncer) putLocked(f *Feed, k key, act *action) {
 	if act != nil && !f.learned {
 		e.leftover = false
 	}
+	f.paths += act.paths() - old.paths()
 	switch {
 	case old == nil:
 		f.routes++

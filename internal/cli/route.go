@@ -33,6 +33,7 @@ The mark before a prefix is the state of the route in the dataplane:
   !  failed      the dataplane refused it; the reason stands below
   s  shadowed    somebody else's route for the same prefix wins there
   -  stale       left over from before, until the protocols have said what they want
+While the router is decoupled ("rlr fib decouple"), what is not in the dataplane as it should be stays queued.
 A * after the protocol marks the best path, as in birdc; several are an ECMP set.`,
 		Example: `  rlr show route
   rlr show route for 10.2.0.2 all
@@ -301,6 +302,11 @@ func showFIB(o *options) *cobra.Command {
 				})
 			}
 			p := &fibPrinter{screen: o.screen(cmd)}
+			st, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			p.decoupled(st.FIB)
 			return client.FIB(cmd.Context(), f, p.print)
 		},
 	}

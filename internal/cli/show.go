@@ -189,7 +189,7 @@ func renderStatus(s *screen, st ctl.Status) {
 		sessions = s.paint(notice, sessions)
 	}
 	line("Sessions", sessions)
-	line("Routes", count(st.Routes))
+	renderFIBStatus(s, line, st)
 	memory := bytesText(st.RSSBytes)
 	if d.RSSBytes > 0 {
 		memory += fmt.Sprintf(", %s %s", d.Kind, bytesText(d.RSSBytes))

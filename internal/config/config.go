@@ -62,7 +62,7 @@ const (
 // Dataplane is the `dataplane` section.
 type Dataplane struct {
 	Kind   DataplaneKind
-	Attach string // API socket of a running VPP to join; "" starts one
+	Attach string        // API socket of a running VPP to join; "" starts one
 	Audit  time.Duration // how often its routes are compared with what they should be without a reason; 0 never
 	Learn  bool          // others' routes in it become routes of the protocol `learned`
 }
