@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -131,13 +132,18 @@ func (s *Speaker) Count(ctx context.Context) (Count, error) {
 		}
 		n.Prefixes += int(t.GetNumDestination())
 		n.Paths += int(t.GetNumPath())
+		for part := range slices.Chunk(Filter{Prefixes: own}.wanted(family), 1024) {
+			req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: f, Prefixes: part}
+			err := r.gobgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
+				n.Prefixes--
+				n.Paths -= len(paths)
+			})
+			if err = cmp.Or(err, ctx.Err()); err != nil {
+				return n, fmt.Errorf("bgp: count our own %s paths: %w", family, err)
+			}
+		}
 	}
-	err := s.Paths(ctx, Filter{Prefixes: own}, func(p Prefix) bool {
-		n.Prefixes--
-		n.Paths -= len(p.Paths)
-		return true
-	})
-	return n, err
+	return n, nil
 }
 
 // Prefix is a destination and the paths to it, the best first.
