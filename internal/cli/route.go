@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -17,6 +19,9 @@ type routeQuery struct {
 	all    bool
 	count  bool
 }
+
+// tableBuffer gathers the lines of a table that may be long: a write for each would take longer than all else.
+const tableBuffer = 32 << 10
 
 var routeWords = []string{"all", "count", "failed", "for", "protocol", "table"}
 
@@ -54,13 +59,16 @@ A * after the protocol marks the best path, as in birdc; several are an ECMP set
 					return showRouteCount(ctx, cmd, o, client, q.filter)
 				})
 			}
+			w := bufio.NewWriterSize(cmd.OutOrStdout(), tableBuffer)
 			if o.json {
-				return streamJSON(cmd, func(visit func(ctl.Route) error) error {
+				err = streamJSON(w, func(visit func(ctl.Route) error) error {
 					return client.Routes(cmd.Context(), q.filter, visit)
 				})
+			} else {
+				p := &routePrinter{screen: &screen{w: w, colour: Coloured(cmd.OutOrStdout())}, all: q.all}
+				err = client.Routes(cmd.Context(), q.filter, p.print)
 			}
-			p := &routePrinter{screen: o.screen(cmd), all: q.all}
-			return client.Routes(cmd.Context(), q.filter, p.print)
+			return cmp.Or(w.Flush(), err)
 		},
 	}
 }
@@ -296,18 +304,21 @@ func showFIB(o *options) *cobra.Command {
 				return err
 			}
 			defer client.Close()
+			w := bufio.NewWriterSize(cmd.OutOrStdout(), tableBuffer)
 			if o.json {
-				return streamJSON(cmd, func(visit func(ctl.FIBEntry) error) error {
+				err = streamJSON(w, func(visit func(ctl.FIBEntry) error) error {
 					return client.FIB(cmd.Context(), f, visit)
 				})
+				return cmp.Or(w.Flush(), err)
 			}
-			p := &fibPrinter{screen: o.screen(cmd)}
 			st, err := client.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
+			p := &fibPrinter{screen: &screen{w: w, colour: Coloured(cmd.OutOrStdout())}}
 			p.decoupled(st.FIB)
-			return client.FIB(cmd.Context(), f, p.print)
+			err = client.FIB(cmd.Context(), f, p.print)
+			return cmp.Or(w.Flush(), err)
 		},
 	}
 }
