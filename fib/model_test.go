@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -452,11 +451,15 @@ func (w *world) check() {
 	w.target.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for range 2 { // what is written after the first dump may hide what that showed of others
-		w.s.Invalidate()
+	wait := func() {
 		if err := w.s.WaitSynced(ctx, w.s.Revision()); err != nil {
 			w.t.Fatalf("WaitSynced: %v; %+v", err, w.s.Status())
 		}
+	}
+	for range 2 { // what is written after the first dump may hide what that showed of others
+		w.s.Invalidate()
+		wait()
+		wait() // for what the dump itself has brought
 	}
 	w.compare()
 	if n := w.s.Status().Drift.Count(); n > w.meddled {
@@ -733,12 +736,9 @@ func (l *lockedChooser) IntN(n int) int {
 }
 
 func TestRandomOperationsAgainstModel(t *testing.T) {
-	seeds, steps := 30, 500
-	switch {
-	case testing.Short():
+	seeds, steps := 200, 500 // 100,000 steps
+	if testing.Short() {
 		seeds = 5
-	case os.Getenv("RLR_LONG") != "":
-		seeds = 200 // 100,000 steps
 	}
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {

@@ -19,8 +19,10 @@ func synced(t *testing.T, s *Syncer) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := s.WaitSynced(ctx, s.Revision()); err != nil {
-		t.Fatalf("WaitSynced: %v; %+v", err, s.Status())
+	for range 2 { // the second time for what a dump has brought, that the first waited for
+		if err := s.WaitSynced(ctx, s.Revision()); err != nil {
+			t.Fatalf("WaitSynced: %v; %+v", err, s.Status())
+		}
 	}
 }
 
