@@ -18,7 +18,7 @@ func (s *Syncer) bytesLocked() uint64 {
 	n := mapBytes(len(s.entries), unsafe.Sizeof(key{})+pointer) + uint64(len(s.entries))*uint64(unsafe.Sizeof(entry{}))
 	n += mapBytes(len(s.actions), 2*pointer+pointer) + uint64(len(s.actions))*uint64(unsafe.Sizeof(action{})+unsafe.Sizeof(NextHop{})+32)
 	n += uint64(s.rivals) * uint64(unsafe.Sizeof(candidate{}))
-	n += uint64(cap(s.urgent.items)+cap(s.queue.items)) * uint64(unsafe.Sizeof(queued{}))
+	n += uint64(cap(s.urgent.items)+cap(s.queue.items)+cap(s.crowd.items)) * uint64(unsafe.Sizeof(queued{}))
 	n += mapBytes(len(s.troubles), unsafe.Sizeof(key{})+pointer) + uint64(len(s.troubles))*uint64(unsafe.Sizeof(trouble{})+pointer)
 	n += mapBytes(len(s.shadows)+len(s.learned), unsafe.Sizeof(key{}))
 	n += mapBytes(len(s.connected), unsafe.Sizeof(key{})+unsafe.Sizeof(""))
