@@ -27,7 +27,7 @@ import (
 // TestFullTable plays testdata/fulltable: a table that is learned from the dataplane by one router, announced over one
 // session, and shown by the other. RLR_LONG=1 makes it 200,000 routes.
 func TestFullTable(t *testing.T) {
-	n := 20_000
+	n := 5_000
 	if os.Getenv("RLR_LONG") != "" {
 		n = 200_000
 	}
