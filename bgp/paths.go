@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -78,8 +79,71 @@ func addCounts(s *Session, p *api.Peer) {
 
 // Filter selects what Paths visits. The zero value selects all.
 type Filter struct {
-	Prefix   netip.Prefix // exactly this one
-	Neighbor string       // a neighbour's name: only its paths; prefixes without any are left out
+	Prefix   netip.Prefix   // exactly this one
+	Prefixes []netip.Prefix // exactly these, in any order; a table is best read in pieces: each is a copy that GoBGP makes at once
+	Neighbor string         // a neighbour's name: only its paths; prefixes without any are left out
+}
+
+// wanted are the prefixes of a family that the filter names; nil where it names none at all.
+func (f Filter) wanted(family Family) []*apiutil.LookupPrefix {
+	list := make([]*apiutil.LookupPrefix, 0, len(f.Prefixes)+1)
+	add := func(p netip.Prefix) {
+		if p.IsValid() && p.Addr().Is4() == (family == IPv4) {
+			list = append(list, &apiutil.LookupPrefix{Prefix: p.Masked().String()})
+		}
+	}
+	add(f.Prefix)
+	for _, p := range f.Prefixes {
+		add(p)
+	}
+	return list
+}
+
+// names says whether the filter names prefixes.
+func (f Filter) names() bool { return f.Prefix.IsValid() || f.Prefixes != nil }
+
+// Count is how much a table has.
+type Count struct {
+	Prefixes int
+	Paths    int
+}
+
+// Count counts what neighbours have announced and import has let through, without the paths of our own and without looking at
+// them one by one. Prefixes that we announce ourselves are not counted, nor what neighbours say of them.
+func (s *Speaker) Count(ctx context.Context) (Count, error) {
+	var n Count
+	s.mu.RLock()
+	r := s.running
+	own := make([]netip.Prefix, 0, len(s.origins))
+	for o := range s.origins {
+		own = append(own, o.Prefix)
+	}
+	s.mu.RUnlock()
+	if r == nil {
+		return n, nil
+	}
+	for _, family := range []Family{IPv4, IPv6} {
+		f := family.wire()
+		t, err := r.gobgp.GetTable(ctx, &api.GetTableRequest{
+			TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())},
+		})
+		if err != nil {
+			return n, fmt.Errorf("bgp: count %s paths: %w", family, err)
+		}
+		n.Prefixes += int(t.GetNumDestination())
+		n.Paths += int(t.GetNumPath())
+		for part := range slices.Chunk(Filter{Prefixes: own}.wanted(family), 1024) {
+			req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: f, Prefixes: part}
+			err := r.gobgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
+				n.Prefixes--
+				n.Paths -= len(paths)
+			})
+			if err = cmp.Or(err, ctx.Err()); err != nil {
+				return n, fmt.Errorf("bgp: count our own %s paths: %w", family, err)
+			}
+		}
+	}
+	return n, nil
 }
 
 // Prefix is a destination and the paths to it, the best first.
@@ -120,12 +184,9 @@ func (s *Speaker) Paths(ctx context.Context, f Filter, visit func(Prefix) bool) 
 		return nil
 	}
 	for _, family := range []Family{IPv4, IPv6} {
-		if f.Prefix.IsValid() && f.Prefix.Addr().Is4() != (family == IPv4) {
-			continue
-		}
 		req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family.wire()}
-		if f.Prefix.IsValid() {
-			req.Prefixes = []*apiutil.LookupPrefix{{Prefix: f.Prefix.Masked().String()}}
+		if req.Prefixes = f.wanted(family); len(req.Prefixes) == 0 && f.names() {
+			continue
 		}
 		var found []Prefix
 		err := r.gobgp.ListPath(req, func(nlri bgp.NLRI, paths []*apiutil.Path) {

@@ -273,6 +273,13 @@ func TestExternal(t *testing.T) {
 	r2.wantFeed("10.1.0.0/24 via 169.254.12.1")
 	r1.wantPaths(Filter{}, "10.1.0.0/24 *", "10.2.0.0/24 * from r2 via 169.254.12.2 [65002]", "10.2.1.0/24 * from r2 via 169.254.12.2 [65002]")
 	r1.wantPaths(Filter{Neighbor: "r2", Prefix: netip.MustParsePrefix("10.2.1.0/24")}, "10.2.1.0/24 * from r2 via 169.254.12.2 [65002]")
+	r1.wantPaths(Filter{Prefixes: []netip.Prefix{
+		netip.MustParsePrefix("10.2.1.0/24"), netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00::/8"),
+	}}, "10.1.0.0/24 *", "10.2.1.0/24 * from r2 via 169.254.12.2 [65002]")
+	r1.wantPaths(Filter{Prefixes: []netip.Prefix{}})
+	if n, err := r1.Count(context.Background()); err != nil || n != (Count{Prefixes: 2, Paths: 2}) {
+		t.Errorf("count: %+v, %v, want r2's two", n, err)
+	}
 
 	s := r1.session("r2")
 	if s.Received != 2 || s.Accepted != 2 || s.Advertised != 1 || s.HoldTime != 30*time.Second || s.Keepalive != 10*time.Second ||

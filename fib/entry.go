@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// What is kept for each of perhaps a million keys is kept small: 24 bytes of key without a pointer, 72 of entry. What a
+// What is kept for each of perhaps a million keys is kept small: 24 bytes of key without a pointer, 64 of entry. What a
 // route does (kind and next hops) is shared between all routes that do the same, and compared by its address. What only
 // few routes have (an error, a time to try again) is beside, in Syncer.troubles.
 
@@ -107,6 +107,9 @@ type entry struct {
 	leftover bool // the dataplane held it before anybody wanted it
 	waits    bool // in Syncer.crowd
 }
+
+// wanted says whether a feed of ours wants the key: what is only learned is the dataplane's own already.
+func (e *entry) wanted() bool { return e.best.feed != nil && !e.best.feed.learned }
 
 // put sets a feed's candidate (act nil: removes it), and says whether the best one is another now.
 func (e *entry) put(f *Feed, act *action) bool {

@@ -9,9 +9,12 @@ type Feed struct {
 	name       string
 	preference int
 	seq        int
+	learned    bool // fed by dumps: see Syncer.Learn
 
 	// Under Syncer.mu:
 	complete bool
+	routes   int
+	paths    int              // next hops of its routes, or one each
 	listed   map[key]struct{} // a superset of the feed's keys since its latest Replace; nil: not kept
 }
 
@@ -29,11 +32,16 @@ func (s *Syncer) Feed(name string, preference int) *Feed {
 			return f
 		}
 	}
-	f := &Feed{s: s, name: name, preference: preference, seq: s.feedSeq}
+	f := s.addFeedLocked(&Feed{s: s, name: name, preference: preference})
+	s.complete = false
+	return f
+}
+
+func (s *Syncer) addFeedLocked(f *Feed) *Feed {
+	f.seq = s.feedSeq
 	s.feedSeq++
 	at, _ := slices.BinarySearchFunc(s.feeds, f, compareFeeds)
 	s.feeds = slices.Insert(s.feeds, at, f)
-	s.complete = false
 	return f
 }
 
@@ -46,6 +54,20 @@ func compareFeeds(a, b *Feed) int {
 
 // Name returns what the feed was named.
 func (f *Feed) Name() string { return f.name }
+
+// Len returns how many routes the feed has.
+func (f *Feed) Len() int {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	return f.routes
+}
+
+// Feeds returns all, best first.
+func (s *Syncer) Feeds() []*Feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.feeds)
+}
 
 // Update adds the feed's routes, or replaces them in place. Prefixes are masked, zones removed and IPv4-mapped addresses
 // unmapped; a route with an invalid prefix is left out. The routes' NextHops are not kept.
@@ -164,10 +186,19 @@ func (s *Syncer) putLocked(f *Feed, k key, act *action) {
 		return
 	}
 	e.rev = s.rev
-	if act != nil {
+	if act != nil && !f.learned {
 		e.leftover = false
 	}
+	f.paths += act.paths() - old.paths()
+	switch {
+	case old == nil:
+		f.routes++
+	case act == nil:
+		f.routes--
+	}
+	s.rivals -= len(e.rest)
 	best := e.put(f, act)
+	s.rivals += len(e.rest)
 	s.connectedLocked(k, e, old, act)
 	if best || e.best.act.kind == Connected { // what a connected route shadows is part of its state
 		s.queueLocked(k, e)

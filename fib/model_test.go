@@ -2,7 +2,6 @@ package fib
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -14,8 +13,8 @@ import (
 	"time"
 )
 
-// A slow, obvious model of what must come out, a dataplane that does everything that can go wrong, and random operations
-// that drive a Syncer between them.
+// A slow, obvious model of what must come out, and random operations that drive a Syncer between it and a dataplane that does
+// everything that can go wrong (faults_test.go).
 
 // chooser makes the random choices: a rand.Rand, or a fuzzer's bytes.
 type chooser interface{ IntN(n int) int }
@@ -35,141 +34,6 @@ func (b *byteChooser) IntN(n int) int {
 	return v % n
 }
 
-var errRefused = errors.New("refused")
-
-// fakeTarget is a dataplane with faults. Every rule that a Syncer must keep is checked where it would break it.
-type fakeTarget struct {
-	t  *testing.T
-	mu sync.Mutex
-	ch chooser
-
-	ours     map[Key]Route
-	wrote    map[Key]bool // the Syncer did, in this life of the dataplane
-	better   map[Key]bool // another source shadows ours
-	ifaces   map[string]bool
-	poison   map[Key]bool // refused for ever
-	doubtful map[Key]bool // keys whose change was lost with the connection
-
-	faults     bool
-	room       int // for how many routes; 0: for all
-	up         bool
-	fresh      bool // a new connection, not dumped yet: the target refuses to write (the first gate's other half)
-	told       bool // the Syncer knows that it must dump
-	mayDelete  func(Key) bool
-	applied    int
-	maxBatch   int
-	dumpsAsked int
-}
-
-func (f *fakeTarget) chance(percent int) bool { return f.faults && f.ch.IntN(100) < percent }
-
-func (f *fakeTarget) Dump(ctx context.Context) ([]Held, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.dumpsAsked++
-	switch {
-	case !f.up || f.chance(10):
-		return nil, fmt.Errorf("dump: %w", ErrDisconnected)
-	case f.chance(10):
-		return nil, errRefused
-	}
-	f.told, f.fresh = false, false
-	clear(f.doubtful)
-	var held []Held
-	for k, r := range f.ours {
-		if !f.better[k] {
-			held = append(held, Held{Route: r})
-		}
-	}
-	for k, better := range f.better {
-		if better {
-			held = append(held, Held{Route: Route{Key: k, Kind: Prohibit}, Shadowed: true})
-		}
-	}
-	return held, nil
-}
-
-func (f *fakeTarget) Apply(ctx context.Context, changes []Change) []error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.maxBatch = max(f.maxBatch, len(changes))
-	if f.told {
-		f.t.Error("written before the dump that the Syncer knew it needed")
-	}
-	errs := make([]error, len(changes))
-	seen := make(map[Key]bool)
-	deleting := false
-	for i, c := range changes {
-		if seen[c.Key] {
-			f.t.Errorf("%v twice in a batch", c.Key)
-		}
-		if deleting && !c.Delete {
-			f.t.Error("addition after a deletion")
-		}
-		seen[c.Key], deleting = true, deleting || c.Delete
-		if f.up && f.chance(2) {
-			f.up = false
-		}
-		errs[i] = f.apply(c)
-		if errors.Is(errs[i], ErrDisconnected) {
-			f.told = true
-		}
-	}
-	return errs
-}
-
-func (f *fakeTarget) apply(c Change) error {
-	lost := false
-	switch {
-	case f.fresh || !f.up && (!f.faults || f.ch.IntN(2) == 0):
-		f.doubtful[c.Key] = true
-		return ErrDisconnected
-	case !f.up: // done, but nobody heard
-		f.doubtful[c.Key] = true
-		lost = true
-	case f.poison[c.Key] || f.chance(5):
-		return errRefused
-	}
-	if c.Delete {
-		if _, ok := f.ours[c.Key]; !ok && !lost && !f.doubtful[c.Key] && !f.better[c.Key] {
-			f.t.Errorf("%v deleted, which is not there", c.Key)
-		}
-		if !f.mayDelete(c.Key) {
-			f.t.Errorf("left-over %v deleted before the feeds were complete", c.Key)
-		}
-		delete(f.ours, c.Key)
-	} else {
-		for _, h := range c.NextHops {
-			if h.Interface != "" && !f.ifaces[h.Interface] {
-				if lost {
-					return ErrDisconnected
-				}
-				return fmt.Errorf("next hop %v: %w", h, ErrNoInterface)
-			}
-		}
-		if c.Kind == Connected {
-			f.t.Errorf("connected %v written", c.Key)
-		}
-		_, there := f.ours[c.Key]
-		if c.Replaces && !there && !f.better[c.Key] && !f.doubtful[c.Key] {
-			f.t.Errorf("%v is to replace what is not there", c.Key)
-		}
-		if !there && !lost && (f.chance(5) || f.room > 0 && len(f.ours) >= f.room) {
-			return fmt.Errorf("%w (test)", ErrFull)
-		}
-		if old, ok := f.ours[c.Key]; ok && old.Equal(c.Route) && !f.better[c.Key] && !f.doubtful[c.Key] {
-			f.t.Errorf("%v written again, unchanged", c.Key)
-		}
-		f.wrote[c.Key] = true
-		f.ours[c.Key] = Route{Key: c.Key, Kind: c.Kind, NextHops: slices.Clone(c.NextHops)}
-	}
-	f.applied++
-	if lost {
-		return ErrDisconnected
-	}
-	return nil
-}
-
 // world is a Syncer, its target, and the model.
 type world struct {
 	t      *testing.T
@@ -177,6 +41,7 @@ type world struct {
 	s      *Syncer
 	target *fakeTarget
 	feeds  []*Feed
+	learn  *Feed
 
 	mu       sync.Mutex // for what target.mayDelete reads
 	wants    []map[Key]Route
@@ -184,7 +49,12 @@ type world struct {
 	complete []bool
 	wanted   map[Key]bool // in this life
 	rev      uint64
+	meddled  uint64 // times that others touched our routes without a sign
+	news     int    // times that the Syncer said it has learned something
 }
+
+// learned is the index of what is learned, after the feeds, in what compare works on.
+const learned = 4
 
 var worldPrefixes = []string{
 	"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/24", "10.1.0.0/25", "10.1.0.7/32", "10.2.0.0/24", "172.20.0.0/14",
@@ -206,10 +76,12 @@ func newWorld(t *testing.T, ch chooser) *world {
 	w.target = &fakeTarget{
 		t: t, ch: ch, ours: make(map[Key]Route), wrote: make(map[Key]bool), better: make(map[Key]bool), poison: make(map[Key]bool),
 		doubtful: make(map[Key]bool), ifaces: map[string]bool{"eth0": true, "eth1": true},
+		worse: make(map[Key]bool), aliens: make(map[Key]Route),
 		up: true, fresh: true, told: true, mayDelete: w.mayDelete,
 	}
-	w.s = NewSyncer(Options{Target: w.target, Batch: 3, MinBackoff: time.Second, MaxBackoff: 8 * time.Second})
-	for i, f := range []struct {
+	w.s = NewSyncer(Options{Target: w.target, Batch: 3, MinBackoff: time.Second, MaxBackoff: 8 * time.Second, Audit: 7 * time.Second})
+	w.target.invalidate = w.s.Invalidate
+	for _, f := range []struct {
 		name string
 		pref int
 	}{{"direct", 240}, {"bgp", 100}, {"static", 200}, {"bgp2", 100}} {
@@ -217,8 +89,9 @@ func newWorld(t *testing.T, ch chooser) *world {
 		w.prefs = append(w.prefs, f.pref)
 		w.wants = append(w.wants, make(map[Key]Route))
 		w.complete = append(w.complete, false)
-		_ = i
 	}
+	w.learn = w.s.Learn("learned", 10, func() { w.s.Learned(); w.news++ })
+	w.prefs = append(w.prefs, 10)
 	for range ch.IntN(8) { // left-overs of an earlier life
 		r := w.route(1)
 		w.target.ours[r.Key] = r
@@ -265,7 +138,7 @@ func (w *world) update(feed int, rs ...Route) {
 
 func (w *world) step() {
 	feed := w.ch.IntN(len(w.feeds))
-	switch w.ch.IntN(16) {
+	switch w.ch.IntN(20) {
 	case 0, 1, 2, 3:
 		w.update(feed, w.route(feed))
 	case 4:
@@ -304,6 +177,64 @@ func (w *world) step() {
 		time.Sleep(time.Duration(w.ch.IntN(3000)) * time.Millisecond)
 	case 15:
 		synctest.Wait()
+	case 16:
+		w.couple()
+	case 17:
+		// A dataplane that stays away keeps it waiting.
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if c, err := w.s.Resync(ctx); err == nil && c.Differ() != c.Repaired+c.Failed+c.Waiting {
+			w.t.Errorf("resync: %+v", c)
+		}
+	case 18:
+		w.s.Audit()
+	case 19:
+		w.meddle()
+	}
+}
+
+// couple couples, or decouples.
+func (w *world) couple() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	w.target.mu.Lock()
+	decouple := !w.target.decoupled
+	w.target.decoupled = false
+	w.target.mu.Unlock()
+	if !decouple {
+		w.s.Couple(ctx) //nolint:errcheck // the dataplane may be away
+		return
+	}
+	if err := w.s.Decouple(ctx); err != nil {
+		w.t.Errorf("decouple: %v", err)
+	}
+	w.target.mu.Lock()
+	w.target.decoupled = true
+	w.target.mu.Unlock()
+}
+
+// meddle is somebody else, of whom nobody tells the Syncer.
+func (w *world) meddle() {
+	w.target.mu.Lock()
+	defer w.target.mu.Unlock()
+	k := w.key()
+	w.target.doubtful[k] = true
+	r := w.route(1)
+	r.Key = k
+	switch w.ch.IntN(4) {
+	case 0:
+		delete(w.target.ours, k)
+		w.meddled++
+	case 1:
+		delete(w.target.wrote, k)
+		w.target.ours[k] = w.resolve(r)
+		w.meddled++
+	case 2:
+		w.target.better[k] = !w.target.better[k]
+		w.target.aliens[k] = r
+	case 3:
+		w.target.worse[k] = !w.target.worse[k]
+		w.target.aliens[k] = r
 	}
 }
 
@@ -332,16 +263,14 @@ func (w *world) crash() {
 		w.target.up = false
 		return
 	case 1:
-		clear(w.target.ours)
-		clear(w.target.wrote)
-		clear(w.target.better)
-		w.target.up, w.target.fresh = true, true
+		w.target.restart()
 	case 2:
 		delete(w.target.ours, k)
 		delete(w.target.better, k)
 		w.target.doubtful[k] = true
 	case 3:
 		w.target.better[k] = !w.target.better[k]
+		w.target.aliens[k] = Route{Key: k, Kind: Prohibit}
 		w.target.doubtful[k] = true
 	}
 	w.s.Invalidate()
@@ -356,11 +285,20 @@ func (w *world) check() {
 	w.target.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	w.s.Invalidate()
-	if err := w.s.WaitSynced(ctx, w.rev); err != nil {
-		w.t.Fatalf("WaitSynced: %v; %+v", err, w.s.Status())
+	wait := func() {
+		if err := w.s.WaitSynced(ctx, w.s.Revision()); err != nil {
+			w.t.Fatalf("WaitSynced: %v; %+v", err, w.s.Status())
+		}
+	}
+	for range 2 { // what is written after the first dump may hide what that showed of others
+		w.s.Invalidate()
+		wait()
+		wait() // for what the dump itself has brought
 	}
 	w.compare()
+	if n := w.s.Status().Drift.Count(); n > w.meddled {
+		w.t.Errorf("drift of %d routes, though %d were touched", n, w.meddled)
+	}
 	w.target.mu.Lock()
 	w.target.faults = faults
 	w.target.mu.Unlock()
@@ -373,6 +311,11 @@ func (w *world) compare() {
 	w.target.mu.Lock()
 	defer w.target.mu.Unlock()
 	keys := make(map[Key]bool)
+	w.wants = append(w.wants, w.learnable())
+	defer func() { w.wants = w.wants[:learned] }()
+	if n := len(w.s.Learned()); n != len(w.wants[learned]) {
+		w.t.Errorf("%d routes learned, want %d", n, len(w.wants[learned]))
+	}
 	for _, wants := range w.wants {
 		for k := range wants {
 			keys[k] = true
@@ -401,12 +344,23 @@ func (w *world) compare() {
 	}
 }
 
+// learnable is what a dump shows of others.
+func (w *world) learnable() map[Key]Route {
+	out := make(map[Key]Route)
+	for k, r := range w.target.aliens {
+		if _, hidden := w.target.ours[k]; w.target.better[k] || w.target.worse[k] && !hidden {
+			out[k] = r
+		}
+	}
+	return out
+}
+
 // compareHidden compares a key that nobody wants and where a better source forwards. What we wrote there must be gone; what an
 // earlier life left there, nobody can see.
 func (w *world) compareHidden(k Key) {
 	w.t.Helper()
 	_, isHeld := w.target.ours[k]
-	if isHeld && w.target.wrote[k] && !w.target.poison[k] {
+	if isHeld && !w.target.decoupled && w.target.wrote[k] && !w.target.poison[k] {
 		w.t.Errorf("%v is still held, behind a better source", k)
 	}
 }
@@ -425,11 +379,29 @@ func (w *world) compareKey(k Key) {
 		return
 	}
 	for i, f := range order {
-		if e.Candidates[i].Feed != w.feeds[f].Name() || !e.Candidates[i].Route.Equal(w.resolve(w.wants[f][k])) {
+		if e.Candidates[i].Feed != append(w.feeds, w.learn)[f].Name() || !e.Candidates[i].Route.Equal(w.resolve(w.wants[f][k])) {
 			w.t.Errorf("%v: candidate %d is %+v", k, i, e.Candidates[i])
 		}
 	}
 	want, state := w.expect(k, order)
+	switch {
+	case len(order) == 0 && state == Failed && e.State == Stale && slices.Contains(w.complete, false):
+		state = Stale // put there by somebody else after it was deleted
+	case len(order) > 0 && order[0] == learned:
+		if e.State == Stale && w.target.better[k] && slices.Contains(w.complete, false) || w.target.poison[k] {
+			return // what was seen of ours before the better source came, nobody can tell
+		}
+		if w.target.better[k] && w.target.decoupled && e.State == Queued {
+			return
+		}
+	case w.target.decoupled && (state == Failed && want == nil || state == Pending || state == Installed || state == Shadowed):
+		w.compareDecoupled(k, e, order)
+		return
+	case w.target.decoupled && len(order) == 0:
+		if e.State == Queued { // not to be there any more, or not a left-over
+			return
+		}
+	}
 	if w.target.poison[k] && w.target.better[k] && e.State == Failed {
 		return // what there is behind the better source is not known, so it was to be written or deleted, and that was refused
 	}
@@ -443,12 +415,43 @@ func (w *world) compareKey(k Key) {
 	case Failed, Pending, Stale:
 		return // the dataplane holds what it held
 	}
+	if len(order) > 0 && order[0] == learned && w.target.decoupled {
+		return
+	}
 	if want == nil && w.target.better[k] {
 		w.compareHidden(k)
 		return
 	}
 	if (want != nil) != isHeld || want != nil && !want.Equal(held) {
 		w.t.Errorf("%v: dataplane holds %v %+v, want %+v", k, isHeld, held, want)
+	}
+}
+
+// compareDecoupled: what is not as it should be stays so.
+func (w *world) compareDecoupled(k Key, e Entry, order []int) {
+	w.t.Helper()
+	held, isHeld := w.target.ours[k]
+	var best Route
+	if len(order) > 0 {
+		best = w.resolve(w.wants[order[0]][k])
+	}
+	local := best.Kind == Unicast && len(order) > 0 && (len(best.NextHops) == 0 ||
+		slices.ContainsFunc(best.NextHops, func(h NextHop) bool { return h.Interface == "" && h.Addr.IsLinkLocalUnicast() }))
+	state := Queued
+	switch {
+	case w.target.better[k]:
+		if e.State == Queued || e.State == Shadowed || e.State == Failed && local || best.Kind == Connected && e.State == Installed {
+			return
+		}
+	case local:
+		state = Failed
+	case best.Kind == Connected && !isHeld && len(order) > 1:
+		state = Shadowed
+	case best.Kind == Connected && !isHeld, best.Kind != Connected && isHeld && held.Equal(best):
+		state = Installed
+	}
+	if e.State != state {
+		w.t.Errorf("%v is %v while decoupled, want %v; held %v %v, best %v", k, e.State, state, isHeld, held, best)
 	}
 }
 
@@ -470,6 +473,9 @@ func (w *world) expect(k Key, order []int) (*Route, State) {
 			return nil, Failed
 		}
 		return nil, Stale
+	}
+	if order[0] == learned {
+		return nil, Installed
 	}
 	best := w.resolve(w.wants[order[0]][k])
 	if best.Kind == Connected {
@@ -564,7 +570,7 @@ func (l *lockedChooser) IntN(n int) int {
 }
 
 func TestRandomOperationsAgainstModel(t *testing.T) {
-	seeds, steps := 30, 500
+	seeds, steps := 200, 500 // 100,000 steps
 	if testing.Short() {
 		seeds = 5
 	}

@@ -161,6 +161,9 @@ func (s *Syncer) roomLocked(n int) {
 func (s *Syncer) nextRetry() (wait time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.decoupled {
+		return 0, false
+	}
 	now := time.Now()
 	if s.crowd.len() > 0 {
 		if wait = s.crowdAt.Sub(now); wait <= 0 {

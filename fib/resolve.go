@@ -115,9 +115,9 @@ func (s *Syncer) resolveLocked(table uint32, act *action) *action {
 // wantLocked returns what the dataplane should hold of ours for k, nil for nothing, or an error if that cannot be held.
 func (s *Syncer) wantLocked(k key, e *entry) (*action, error) {
 	switch {
-	case e.best.feed == nil && e.leftover && !s.complete:
+	case !e.wanted() && e.leftover && !s.complete:
 		return e.have, nil // the second gate
-	case e.best.feed == nil || e.best.act.kind == Connected:
+	case !e.wanted() || e.best.act.kind == Connected:
 		return nil, nil
 	}
 	act := s.resolveLocked(k.table, e.best.act)

@@ -1,6 +1,10 @@
 package fib
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // State says where a key stands between what is wanted and what the dataplane holds.
 type State uint8
@@ -53,16 +57,43 @@ type Entry struct {
 
 // Status sums a Syncer up.
 type Status struct {
-	Synced     bool   // the dataplane has been dumped since it last (re)connected, so routes are being written
-	Err        error  // why the last dump failed, while !Synced
-	Complete   bool   // every feed is complete, so left-overs are deleted
-	Revision   uint64 // of the latest change
-	Unsettled  int    // keys that wait to be looked at
-	Routes     int    // all keys
+	Synced     bool      // the dataplane has been dumped since it last (re)connected, so routes are being written
+	Err        error     // why the last dump failed
+	Complete   bool      // every feed is complete, so left-overs are deleted
+	Decoupled  time.Time // since when nothing is written, until Couple; zero: routes are written
+	Revision   uint64    // of the latest change
+	Unsettled  int       // keys that wait to be looked at
+	Routes     int       // all keys
+	Learned    int       // routes of others
 	States     map[State]int
+	Bytes      uint64 // of memory that this takes, computed from the sizes of what is kept
 	Dumps      uint64 // since the start
+	DumpTook   time.Duration
+	Audits     uint64        // of the dumps, those that had no reason
+	AuditEvery time.Duration // 0: never
+	Drift      Drift
 	Written    uint64 // confirmed additions and replacements
 	Deleted    uint64 // confirmed deletions
 	Refused    uint64 // changes that the dataplane refused
 	Unanswered uint64 // changes lost with the connection
 }
+
+// Drift is what others did to our routes, as audits found it. What differs after a (re)connection is none of it.
+type Drift struct {
+	Missing uint64 // routes that the dataplane had confirmed and does not hold any more
+	Changed uint64 // routes that it holds otherwise
+	Extra   uint64 // routes under our name that we did not write
+	Last    time.Time
+	First   []Key // of the latest audit that found any, at most maxShown
+}
+
+// Count is the number of routes.
+func (d Drift) Count() uint64 { return d.Missing + d.Changed + d.Extra }
+
+func (d Drift) clone() Drift {
+	d.First = slices.Clone(d.First)
+	return d
+}
+
+// maxShown is how many keys are named where there may be many.
+const maxShown = 10

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// The worker's three steps: dump, scan, apply.
+// The worker's steps besides the dump (dump.go): scan, apply.
 
 // lockChunk is how many keys are worked on before others get the mutex.
 const lockChunk = 1024
@@ -21,80 +21,6 @@ func (s *Syncer) eachLocked(visit func(key, *entry)) {
 			s.mu.Lock()
 		}
 	}
-}
-
-func (s *Syncer) dumpNeeded() (want uint64, needed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.dumpAsked, s.dumpAsked != s.dumpDone
-}
-
-// dump asks the target what it holds, and queues every difference. If it was asked for again meanwhile, the answer may be
-// of before, so the gate stays closed.
-func (s *Syncer) dump(ctx context.Context, want uint64) bool {
-	held, err := s.opt.Target.Dump(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.progressLocked()
-	if err != nil {
-		if s.dumpErr == nil && ctx.Err() == nil && !errors.Is(err, ErrDisconnected) {
-			s.log.WithError(err).Warn("cannot read the dataplane's routes")
-		}
-		s.dumpErr = err
-		return false
-	}
-	s.dumps++
-	s.dumpErr = nil
-	s.round++
-	s.shadows = make(map[key]struct{})
-	for i := range held {
-		s.heldLocked(&held[i])
-		if i%lockChunk == lockChunk-1 {
-			s.mu.Unlock()
-			s.mu.Lock()
-		}
-	}
-	differ, stale := 0, 0
-	s.scanAsked = false
-	s.eachLocked(func(k key, e *entry) {
-		if e.round != s.round {
-			e.have = nil
-		}
-		if s.lookLocked(k, e, true) && !s.shadowedLocked(k) {
-			differ++
-		} else if e.state == Stale {
-			stale++
-		}
-	})
-	s.dumpDone = want
-	s.log.WithField("held", len(held)).WithField("differ", differ).WithField("stale", stale).Info("read the dataplane's routes")
-	return true
-}
-
-// heldLocked notes what a dump says. Nobody else sets have, so the mutex may be free between two calls.
-func (s *Syncer) heldLocked(h *Held) {
-	k, ok := makeKey(h.Table, h.Prefix)
-	if !ok {
-		return
-	}
-	e := s.entries[k]
-	if h.Shadowed {
-		s.shadows[k] = struct{}{}
-		if e != nil && e.have != nil { // whether what we wrote is still behind it, nobody can tell: it is written again
-			e.round, e.have = s.round, unknown
-		}
-		return
-	}
-	if e == nil {
-		e = s.entryLocked(k)
-		e.leftover = true
-	}
-	e.round, e.have = s.round, s.internLocked(h.Kind, h.NextHops)
-}
-
-func (s *Syncer) shadowedLocked(k key) bool {
-	_, ok := s.shadows[k]
-	return ok
 }
 
 // scanIfAsked looks at every key again.
@@ -138,8 +64,10 @@ func (s *Syncer) settledKeyLocked(k key, e *entry) {
 	switch {
 	case e.best.feed == nil && e.have == nil:
 		s.forgetLocked(k, e)
-	case e.best.feed == nil:
+	case !e.wanted() && e.have != nil:
 		s.setStateLocked(e, Stale)
+	case !e.wanted():
+		s.setStateLocked(e, Installed) // learned: the dataplane showed it
 	case e.best.act.kind != Connected && s.shadowedLocked(k), e.best.act.kind == Connected && len(e.rest) > 0:
 		s.setStateLocked(e, Shadowed)
 	default:
@@ -220,6 +148,9 @@ func (s *Syncer) take() (jobs []job, any bool) {
 			continue
 		case want == e.have:
 			s.settledKeyLocked(q.key, e)
+			continue
+		case s.decoupled: // it stays as it is until Couple, which looks at all keys
+			s.setStateLocked(e, Queued)
 			continue
 		}
 		if len(jobs)+len(deletions) == 0 {

@@ -30,6 +30,7 @@ type Options struct {
 	Batch      int           // changes in a call of Target.Apply; 4096
 	MinBackoff time.Duration // wait after a route's first failure, and a failed dump's; doubled each time; 1 s
 	MaxBackoff time.Duration // longest wait; 1 min
+	Audit      time.Duration // how often the dataplane is read without a reason; 1 min; negative never. See Syncer.SetAudit
 }
 
 // Syncer makes what feeds want true in a Target. All methods may be called from any goroutine.
@@ -44,6 +45,7 @@ type Syncer struct {
 	feeds   []*Feed // best first
 	feedSeq int
 	entries map[key]*entry
+	rivals  int // candidates that are not their keys' best
 	rev     uint64
 
 	urgent fifo // keys that a scan or a lost connection put back: they count for every revision
@@ -55,11 +57,25 @@ type Syncer struct {
 
 	dumpAsked, dumpDone uint64 // Invalidate counts up the first; the gate is open while they are equal
 	dumpErr             error
-	resolveAsked        bool // look all next hops up again: connected routes changed
-	scanAsked           bool // look at all keys again: next hops moved, or all feeds are complete
-	round               uint32
-	shadows             map[key]struct{} // where a better source forwards, said the latest dump
-	complete            bool             // all feeds are; false while there is none
+	dumpTook            time.Duration
+	dumpAt              time.Time // when the latest one ended
+	auditAsked          bool
+	questions           []*question // of Resync, for the next dump
+	drift               Drift
+	audits              uint64
+
+	decoupled      bool
+	decoupledSince time.Time
+
+	learner        *Feed
+	learned        map[key]struct{} // the learner's keys
+	learnedChanged func()
+
+	resolveAsked bool // look all next hops up again: connected routes changed
+	scanAsked    bool // look at all keys again: next hops moved, or all feeds are complete
+	round        uint32
+	shadows      map[key]struct{} // where a better source forwards, said the latest dump
+	complete     bool             // all feeds are; false while there is none
 
 	troubles map[key]*trouble
 	retries  retryHeap
@@ -90,6 +106,9 @@ func NewSyncer(opt Options) *Syncer {
 	if opt.MaxBackoff <= 0 {
 		opt.MaxBackoff = time.Minute
 	}
+	if opt.Audit == 0 {
+		opt.Audit = time.Minute
+	}
 	if opt.Log == nil {
 		l := logrus.New()
 		l.SetOutput(io.Discard)
@@ -111,13 +130,14 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer close(s.stopped)
 	dumpWait, lostWait := s.opt.MinBackoff, time.Duration(0)
 	for ctx.Err() == nil {
-		if want, needed := s.dumpNeeded(); needed {
-			if s.dump(ctx, want) {
-				dumpWait = s.opt.MinBackoff
-				continue
-			}
+		want, why, wait := s.dumpNeeded()
+		switch {
+		case why != noReason && s.dump(ctx, want, why):
+			dumpWait = s.opt.MinBackoff
+			continue
+		case why == doubt: // it failed
 			// A second Invalidate (the dataplane is back) ends the wait.
-			s.sleep(ctx, dumpWait, func() bool { return s.dumpAsked != want })
+			s.sleep(ctx, dumpWait, func() bool { return s.dumpAsked != want || len(s.questions) > 0 })
 			dumpWait = min(2*dumpWait, s.opt.MaxBackoff)
 			continue
 		}
@@ -131,14 +151,13 @@ func (s *Syncer) Run(ctx context.Context) error {
 			lostWait = 0
 			continue
 		case lost: // a dataplane that dies of what it is told is not told at once, from the second time on
-			asked, _ := s.dumpNeeded()
+			asked, _, _ := s.dumpNeeded()
 			s.sleep(ctx, lostWait, func() bool { return lostWait == 0 || s.dumpAsked != asked })
 			lostWait = min(max(2*lostWait, s.opt.MinBackoff), s.opt.MaxBackoff)
 			continue
 		}
-		wait, timed := s.nextRetry()
-		if !timed {
-			wait = -1
+		if retry, ok := s.nextRetry(); ok && (wait < 0 || retry < wait) {
+			wait = retry
 		}
 		s.sleep(ctx, wait, s.hasWorkLocked)
 	}
@@ -178,7 +197,7 @@ func (s *Syncer) kick() {
 }
 
 func (s *Syncer) hasWorkLocked() bool {
-	return s.dumpAsked != s.dumpDone || s.resolveAsked || s.scanAsked || s.urgent.len() > 0 || s.queue.len() > 0
+	return s.dumpAsked != s.dumpDone || s.auditAsked || len(s.questions) > 0 || s.resolveAsked || s.scanAsked || s.urgent.len() > 0 || s.queue.len() > 0
 }
 
 // Invalidate says that the dataplane (re)connected, or that what it holds is doubted: it is dumped, and every difference
@@ -211,7 +230,7 @@ func (s *Syncer) Revision() uint64 {
 
 // WaitSynced waits until every change up to revision rev is settled: the dataplane has been dumped since it last
 // (re)connected, and no key of such a change is queued or being written. Installed, deleted, shadowed, stale, pending and
-// failed all count as settled; what became of a route, Get tells.
+// failed all count as settled; what became of a route, Get tells. While decoupled, it is enough that the key was looked at.
 // Errors: ctx's, or ErrStopped.
 func (s *Syncer) WaitSynced(ctx context.Context, rev uint64) error {
 	for {
@@ -277,7 +296,9 @@ func (s *Syncer) Status() Status {
 	st := Status{
 		Synced: s.dumpAsked == s.dumpDone, Err: s.dumpErr, Complete: s.complete, Revision: s.rev,
 		Unsettled: s.urgent.len() + s.queue.len() + s.flight, Routes: len(s.entries), States: make(map[State]int),
-		Dumps: s.dumps, Written: s.written, Deleted: s.deleted, Refused: s.refused, Unanswered: s.unanswers,
+		Decoupled: s.decoupledSince, Audits: s.audits, AuditEvery: s.auditEveryLocked(), Drift: s.drift.clone(),
+		Learned: len(s.learned), Bytes: s.bytesLocked(),
+		Dumps: s.dumps, DumpTook: s.dumpTook, Written: s.written, Deleted: s.deleted, Refused: s.refused, Unanswered: s.unanswers,
 	}
 	for i, n := range s.states {
 		if n > 0 {

@@ -20,12 +20,16 @@ var ErrFull = errors.New("dataplane memory full")
 // ErrStopped is WaitSynced's answer once Run has returned.
 var ErrStopped = errors.New("fib: syncer has stopped")
 
-// Held is a route of ours that the dataplane holds, or a better one of somebody else's.
+// Held is a route of ours that the dataplane holds, or one of somebody else's.
 type Held struct {
 	Route
 	// Shadowed: another source of the dataplane, which is better than ours, forwards for the key. Kind and NextHops then mean
-	// nothing, and whether there is a route of ours behind it is not known: VPP tells of the best source only.
+	// nothing, unless Alien is set, too; and whether there is a route of ours behind it is not known: VPP tells of the best
+	// source only.
 	Shadowed bool
+	// Alien: Kind and NextHops are somebody else's route, which may be learned (Syncer.Learn). Without Shadowed, ours would win
+	// if there were one.
+	Alien bool
 }
 
 // Change is one write: Route is added, or replaces what we hold for its key; with Delete, what we hold for the key goes.
@@ -37,8 +41,8 @@ type Change struct {
 
 // Target is a dataplane that holds routes. A Syncer calls one method at a time, from one goroutine.
 type Target interface {
-	// Dump returns every route the dataplane holds that is ours, and the keys where a better source forwards. An interface
-	// that the target cannot name gets a name that no configuration has, so that the route differs from what is wanted.
+	// Dump returns every route the dataplane holds that is ours, the keys where a better source forwards and, where they are to
+	// be learned, the routes of others. An interface that the target cannot name gets a name that no configuration has, so that the route differs from what is wanted.
 	Dump(ctx context.Context) ([]Held, error)
 
 	// Apply writes changes, many in flight, and returns one result per change. Each key is in a call at most once, and

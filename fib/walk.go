@@ -32,6 +32,51 @@ func (s *Syncer) Walk(visit func(Entry) bool) {
 	}
 }
 
+// Count is how many routes and paths there are.
+type Count struct {
+	Routes    int // keys
+	Paths     int // next hops, or one where there are none, of all candidates; of left-overs, what the dataplane holds
+	Installed int
+	Failed    int
+	Feeds     map[string]FeedCount
+}
+
+// FeedCount is a feed's part of a Count.
+type FeedCount struct {
+	Routes int
+	Paths  int
+}
+
+// Count counts. The numbers of states are kept, paths are counted in one pass.
+func (s *Syncer) Count() Count {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := Count{Feeds: make(map[string]FeedCount)}
+	for _, f := range s.feeds {
+		n.Feeds[f.name] = FeedCount{Routes: f.routes, Paths: f.paths}
+		n.Paths += f.paths
+	}
+	n.Routes, n.Installed, n.Failed = len(s.entries), s.states[Installed], s.states[Failed]
+	if s.states[Stale]+s.states[Queued] == 0 {
+		return n
+	}
+	s.eachLocked(func(_ key, e *entry) { // what nobody wants is stale, or about to go
+		if e.best.feed == nil && e.have != nil {
+			n.Paths += e.have.paths()
+		} else if e.best.feed == nil {
+			n.Paths++
+		}
+	})
+	return n
+}
+
+func (a *action) paths() int {
+	if a == nil {
+		return 0
+	}
+	return max(len(a.hops), 1)
+}
+
 // Get returns the entry of exactly that key.
 func (s *Syncer) Get(pk Key) (Entry, bool) {
 	k, ok := makeKey(pk.Table, pk.Prefix)

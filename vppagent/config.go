@@ -17,6 +17,7 @@ type Config struct {
 	Router     string // part of what marks things as ours
 	Interfaces []Interface
 	Tables     []Table // VRFs; table 0 need not be named
+	Learn      bool    // Dump tells others' routes, too
 }
 
 // Table is an IPv4 and an IPv6 FIB table of the same id.

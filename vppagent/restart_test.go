@@ -63,8 +63,9 @@ type following struct {
 
 func syncer(t *testing.T, a *vppagent.Agent) *following {
 	t.Helper()
-	s := &following{Syncer: fib.NewSyncer(fib.Options{Target: a, MinBackoff: 20 * time.Millisecond})}
+	s := &following{Syncer: fib.NewSyncer(fib.Options{Target: a, MinBackoff: 20 * time.Millisecond, Audit: -1})}
 	s.feed, s.direct = s.Feed("static", 200), s.Feed("direct", 240)
+	s.Learn("learned", 10, nil)
 	t.Cleanup(a.Watch(func(c vppagent.Change) {
 		switch c.Kind {
 		case vppagent.Attached, vppagent.RoutesChanged:

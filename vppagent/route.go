@@ -53,6 +53,10 @@ func (a *Agent) Dump(ctx context.Context) ([]fib.Held, error) {
 	var held []fib.Held
 	hops := make(map[hopKey][]fib.NextHop)
 	entries := 0
+	others, err := l.learning(ctx, all)
+	if err != nil {
+		return nil, err
+	}
 	err = l.dumpRoutes(ctx, anySource, func(r *ip.IPRouteV2) {
 		entries++
 		prefix := binapi.FromPrefix(r.Prefix)
@@ -65,8 +69,12 @@ func (a *Agent) Dump(ctx context.Context) ([]fib.Held, error) {
 			h.Kind, h.NextHops = heldPaths(r.Paths, names, hops)
 		case all[r.Src].Priority < all[l.source].Priority:
 			h.Shadowed = true
-		default:
-			return // a route of ours would win
+		}
+		if r.Src != l.source {
+			others.learn(r, &h)
+			if !h.Shadowed && !h.Alien {
+				return // a route of ours would win
+			}
 		}
 		held = append(held, h)
 	})

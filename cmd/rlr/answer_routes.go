@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -43,7 +44,34 @@ func (r *router) routes(ctx context.Context, f ctl.RouteFilter, emit func(ctl.Ro
 	return r.eachRoute(ctx, f, emit)
 }
 
+// routeCount answers `show route count`. All routes, or those of a protocol that is no neighbour, are counted without being put
+// together.
 func (r *router) routeCount(ctx context.Context, f ctl.RouteFilter) (ctl.RouteCount, error) {
+	if !f.Prefix.IsValid() && !f.For.IsValid() && !f.Failed && f.Protocol == "" && (f.Table == "" || f.Table == defaultTable) {
+		if n, ok := r.quickCount(ctx); ok {
+			return n, nil
+		}
+	}
+	return r.slowCount(ctx, f)
+}
+
+// quickCount adds up what fib and BGP count anyway. ok is false where they do not agree, because something is under way or a
+// path has no usable next hop: then only looking at all of them tells.
+func (r *router) quickCount(ctx context.Context) (n ctl.RouteCount, ok bool) {
+	c := r.syncer.Count()
+	n = ctl.RouteCount{Routes: c.Routes, Paths: c.Paths, Installed: c.Installed, Failed: c.Failed}
+	if r.speaker == nil {
+		return n, true
+	}
+	b, err := r.speaker.Count(ctx)
+	if err != nil || b.Prefixes != c.Feeds["bgp"].Routes {
+		return n, false
+	}
+	n.Paths += b.Paths - c.Feeds["bgp"].Paths
+	return n, true
+}
+
+func (r *router) slowCount(ctx context.Context, f ctl.RouteFilter) (ctl.RouteCount, error) {
 	var n ctl.RouteCount
 	err := r.eachRoute(ctx, f, func(row ctl.Route) error {
 		n.Routes++
@@ -69,16 +97,44 @@ func (r *router) eachRoute(ctx context.Context, f ctl.RouteFilter, visit func(ct
 	if f.Prefix.IsValid() || f.For.IsValid() {
 		return r.oneRoute(ctx, f, visit)
 	}
-	paths, err := r.bgpPaths(ctx, bgp.Filter{})
-	if err != nil {
-		return err
+	return r.allRoutes(ctx, f, visit)
+}
+
+// tablePiece is how many routes are put together at a time: a full table is not copied for who reads it slowly.
+const tablePiece = 1024
+
+func (r *router) allRoutes(ctx context.Context, f ctl.RouteFilter, visit func(ctl.Route) error) error {
+	piece := make([]fib.Entry, 0, tablePiece)
+	prefixes := make([]netip.Prefix, 0, tablePiece)
+	flush := func() error {
+		prefixes = prefixes[:0]
+		for _, e := range piece {
+			if slices.ContainsFunc(e.Candidates, func(c fib.Candidate) bool { return c.Feed == "bgp" }) {
+				prefixes = append(prefixes, e.Prefix)
+			}
+		}
+		paths, err := r.bgpPaths(ctx, bgp.Filter{Prefixes: prefixes})
+		if err != nil {
+			return err
+		}
+		for _, e := range piece {
+			if err := r.visitRoute(e, paths[e.Key], f, visit); err != nil {
+				return err
+			}
+		}
+		piece = piece[:0]
+		return ctx.Err()
 	}
+	var err error
 	r.syncer.Walk(func(e fib.Entry) bool {
-		if err = ctx.Err(); err == nil {
-			err = r.visitRoute(e, paths[e.Key], f, visit)
+		if piece = append(piece, e); len(piece) == tablePiece {
+			err = flush()
 		}
 		return err == nil
 	})
+	if err == nil {
+		err = flush()
+	}
 	return err
 }
 
@@ -193,7 +249,7 @@ func (r *router) bgpPath(table uint32, p bgp.Path, preference int, wins bool) ct
 
 // isProtocol reports whether `show protocols` has a row, or a kind, of that name.
 func (r *router) isProtocol(name string) bool {
-	if name == "direct" || name == "static" || name == "bgp" {
+	if name == "direct" || name == "static" || name == "bgp" || name == "learned" {
 		return true
 	}
 	for _, n := range r.config.Load().BGP.Neighbors {
@@ -202,18 +258,6 @@ func (r *router) isProtocol(name string) bool {
 		}
 	}
 	return false
-}
-
-// feedSizes counts the candidates of each feed.
-func (r *router) feedSizes() map[string]int {
-	n := make(map[string]int)
-	r.syncer.Walk(func(e fib.Entry) bool {
-		for _, c := range e.Candidates {
-			n[c.Feed]++
-		}
-		return true
-	})
-	return n
 }
 
 // fibEntries answers `show fib`: what the dataplane holds.

@@ -39,6 +39,7 @@ func (r *router) handlers() ctl.Handlers {
 		Traceroute: r.traceroute,
 		VPPCtl:     r.vppctl,
 		Neighbor:   r.neighborAction,
+		FIBDo:      r.fibDo,
 		Reload:     r.reload,
 		Restart: func(context.Context) (ctl.Done, error) {
 			if _, err := loadConfig(r.path); err != nil {
@@ -59,11 +60,14 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 	dp := r.agent.Status()
 	st := ctl.Status{
 		Name: cfg.Router.Name, Version: version, AS: cfg.Router.AS, PID: os.Getpid(), Config: r.path,
-		UptimeS: time.Since(r.started).Seconds(), Routes: r.syncer.Status().Routes,
+		UptimeS: time.Since(r.started).Seconds(), FIB: fibStatus(r.syncer.Status()),
 		RSSBytes: residentBytes(), CPUS: cpuSeconds(),
 		Dataplane: ctl.DataplaneStatus{
 			Kind: string(r.dp.kind), State: "connecting", Version: dp.Version, PID: int(dp.PID), APISocket: r.dp.sockets.API,
 		},
+	}
+	for _, n := range st.FIB.States {
+		st.Routes += n
 	}
 	if cfg.Router.ID.IsValid() {
 		st.RouterID = cfg.Router.ID.String()
@@ -185,11 +189,15 @@ func (r *router) sessions() []ctl.BGPSession {
 
 // protocols lists every source of routes, as birdc does.
 func (r *router) protocols(context.Context) ([]ctl.Protocol, error) {
-	feeds := r.feedSizes()
 	up := time.Since(r.started).Seconds()
 	out := []ctl.Protocol{
-		{Name: "direct", Proto: "direct", Table: defaultTable, State: "up", SinceS: up, Routes: feeds["direct"]},
-		{Name: "static", Proto: "static", Table: defaultTable, State: "up", SinceS: up, Routes: feeds["static"]},
+		{Name: "direct", Proto: "direct", Table: defaultTable, State: "up", SinceS: up, Routes: r.direct.Len()},
+		{Name: "static", Proto: "static", Table: defaultTable, State: "up", SinceS: up, Routes: r.static.Len()},
+	}
+	if r.config.Load().Dataplane.Learn {
+		out = append(out, ctl.Protocol{
+			Name: "learned", Proto: "learned", Table: defaultTable, State: "up", SinceS: up, Routes: r.learned.Len(),
+		})
 	}
 	for _, s := range r.sessions() {
 		p := ctl.Protocol{
@@ -240,10 +248,7 @@ func (r *router) errors(context.Context) ([]ctl.ErrorRecord, error) {
 			Subsystem: "vppagent", Object: e.Object, Error: e.Err, Count: e.Count, LastAgoS: time.Since(e.Last).Seconds(),
 		})
 	}
-	if err := r.syncer.Status().Err; err != nil {
-		out = append(out, ctl.ErrorRecord{Subsystem: "fib", Error: err.Error(), Count: 1})
-	}
-	return out, nil
+	return append(out, fibErrors(r.syncer.Status())...), nil
 }
 
 func (r *router) vppctl(ctx context.Context, req ctl.VPPCtlRequest) (ctl.VPPCtlResult, error) {

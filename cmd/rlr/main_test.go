@@ -33,10 +33,14 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-// until runs a command again and again until its output matches: until PATTERN COMMAND [ARG …].
+// until runs a command again and again until its output matches, or does not any more: until [-not] PATTERN COMMAND [ARG …].
 func until(ts *testscript.TestScript, neg bool, args []string) {
+	want := true
+	if len(args) > 0 && args[0] == "-not" {
+		want, args = false, args[1:]
+	}
 	if len(args) < 2 || neg {
-		ts.Fatalf("usage: until PATTERN COMMAND [ARG]...")
+		ts.Fatalf("usage: until [-not] PATTERN COMMAND [ARG]...")
 	}
 	re, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
@@ -50,12 +54,12 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Path, cmd.Err = path, nil
 		cmd.Dir = ts.MkAbs(".")
 		cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "RLR_RUNTIME_DIR=" + ts.Getenv("RLR_RUNTIME_DIR")}
-		out, _ := cmd.CombinedOutput()
-		if re.Match(out) {
+		out, err := cmd.CombinedOutput()
+		if re.Match(out) == want && (want || err == nil) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("no %q in the output of %v:\n%s", args[0], args[1:], out)
+			ts.Fatalf("not in time: %q (wanted %t) in the output of %v:\n%s", args[0], want, args[1:], out)
 		}
 		<-tick.C
 	}

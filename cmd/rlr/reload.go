@@ -36,10 +36,12 @@ func (r *router) reload(context.Context) (ctl.Done, error) {
 	setLevel(r.logger, next.Log)
 	r.agent.SetConfig(agentConfig(next, r.claim.Dir))
 	r.static.Replace(staticRoutes(next))
-	connected := r.agent.Connected()
-	r.direct.Replace(connected)
+	r.direct.Replace(r.agent.Connected())
+	if old.Dataplane != next.Dataplane {
+		r.syncer.SetAudit(auditEvery(next)) // which audits, and so finds what is learned now
+	}
 	if r.speaker != nil {
-		err = errors.Join(r.speaker.Apply(bgpConfig(next)), r.speaker.Originate(origins(next, connected)))
+		err = errors.Join(r.speaker.Apply(bgpConfig(next)), r.tryOriginate())
 	}
 	r.log.WithField("changes", len(changes)).Info("configuration reloaded")
 	return ctl.Done{Message: fmt.Sprintf("configuration reloaded from %s", r.path), Changes: changes}, err
@@ -56,7 +58,8 @@ func needsRestart(old, next *config.Config) error {
 		{"router.as", old.Router.AS, next.Router.AS},
 		{"bgp.multipath", old.BGP.Multipath, next.BGP.Multipath},
 		{"bgp.cluster-id", old.BGP.ClusterID, next.BGP.ClusterID},
-		{"dataplane", old.Dataplane, next.Dataplane},
+		{"dataplane.kind", old.Dataplane.Kind, next.Dataplane.Kind},
+		{"dataplane.vpp.attach", old.Dataplane.Attach, next.Dataplane.Attach},
 		{"control", old.Control, next.Control},
 		{"log.format", old.Log.Format, next.Log.Format},
 	} {
@@ -94,6 +97,12 @@ func difference(old, next *config.Config) []string {
 	}
 	if !reflect.DeepEqual(old.BGP.Redistribute, next.BGP.Redistribute) {
 		out = append(out, "bgp.redistribute changed")
+	}
+	if old.Dataplane.Audit != next.Dataplane.Audit {
+		out = append(out, "dataplane.audit changed")
+	}
+	if old.Dataplane.Learn != next.Dataplane.Learn {
+		out = append(out, "dataplane.learn changed")
 	}
 	if old.Log.Level != next.Log.Level {
 		out = append(out, "log.level changed")

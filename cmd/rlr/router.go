@@ -28,6 +28,7 @@ const (
 	preferDirect = 240
 	preferStatic = 200
 	preferBGP    = 100
+	preferLearn  = 10 // of BIRD's kernel protocol, for routes that are not its own
 )
 
 const (
@@ -54,14 +55,16 @@ type router struct {
 	syncer  *fib.Syncer
 	direct  *fib.Feed
 	static  *fib.Feed
+	learned *fib.Feed
 	speaker *bgp.Speaker // nil without an AS
 	prober  *hoststack.Prober
 	links   *links
 
 	ending chan error // errRestart, or nil for `rlr stop`
 
-	reloading sync.Mutex                    // one reload at a time
-	config    atomic.Pointer[config.Config] // the accepted configuration; its value is never modified
+	originating sync.Mutex
+	reloading   sync.Mutex                    // one reload at a time
+	config      atomic.Pointer[config.Config] // the accepted configuration; its value is never modified
 }
 
 // loadConfig reads a configuration as the router that it describes would.
@@ -142,10 +145,11 @@ func (r *router) build() error {
 		Socket: r.dp.sockets.API, StatsSocket: r.dp.sockets.Stats,
 		Config: agentConfig(cfg, r.claim.Dir), Log: r.subsystem("vppagent"), Sole: r.dp.vpp != nil,
 	})
-	r.syncer = fib.NewSyncer(fib.Options{Target: r.agent, Log: r.subsystem("fib")})
+	r.syncer = fib.NewSyncer(fib.Options{Target: r.agent, Log: r.subsystem("fib"), Audit: auditEvery(cfg)})
 	r.direct = r.syncer.Feed("direct", preferDirect)
 	r.static = r.syncer.Feed("static", preferStatic)
 	bgpFeed := r.syncer.Feed("bgp", preferBGP)
+	r.learned = r.syncer.Learn("learned", preferLearn, r.originate)
 	if r.access, err = r.dp.open(cfg.Router.Name, r.claim.Dir, r.agent, r.subsystem); err != nil {
 		return err
 	}
@@ -211,7 +215,8 @@ func (r *router) dataplaneChanged(c vppagent.Change) {
 	case vppagent.Attached, vppagent.RoutesChanged:
 		r.syncer.Invalidate()
 	case vppagent.Detached:
-		return // nothing to look at; Attached follows
+		r.syncer.Invalidate() // what is found when it is back, is to be expected
+		return                // nothing to look at; Attached follows
 	}
 	r.updateConnected()
 	r.syncer.InterfacesChanged()
@@ -219,14 +224,24 @@ func (r *router) dataplaneChanged(c vppagent.Change) {
 
 // updateConnected gives the connected routes of the moment to those who use them.
 func (r *router) updateConnected() {
-	connected := r.agent.Connected()
-	r.direct.Replace(connected)
-	if r.speaker == nil {
-		return
-	}
-	if err := r.speaker.Originate(origins(r.config.Load(), connected)); err != nil {
+	r.direct.Replace(r.agent.Connected())
+	r.originate()
+}
+
+// originate tells BGP what is our own, at the moment.
+func (r *router) originate() {
+	if err := r.tryOriginate(); err != nil {
 		r.log.WithError(err).Error("BGP does not take our own routes")
 	}
+}
+
+func (r *router) tryOriginate() error {
+	if r.speaker == nil {
+		return nil
+	}
+	r.originating.Lock() // who comes last tells the latest
+	defer r.originating.Unlock()
+	return r.speaker.Originate(origins(r.config.Load(), r.agent.Connected(), r.syncer.Learned()))
 }
 
 // end makes runRouter return; the first reason counts.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"rlr/bgp"
 	"rlr/fib"
@@ -56,7 +57,7 @@ func wgSocket(dir, iface string) string { return filepath.Join(dir, "wg-"+iface+
 
 // agentConfig is what vppagent makes of the dataplane.
 func agentConfig(cfg *config.Config, dir string) vppagent.Config {
-	out := vppagent.Config{Router: cfg.Router.Name}
+	out := vppagent.Config{Router: cfg.Router.Name, Learn: cfg.Dataplane.Learn}
 	for _, i := range cfg.Interfaces {
 		vi := vppagent.Interface{
 			Name:       i.Name,
@@ -252,12 +253,23 @@ func staticRoutes(cfg *config.Config) []fib.Route {
 	return out
 }
 
-// origins is what BGP announces as our own: `originate`, the connected routes that `redistribute` names, static routes.
-func origins(cfg *config.Config, connected []fib.Route) []bgp.Origin {
+// auditEvery is the Syncer's way to say it.
+func auditEvery(cfg *config.Config) time.Duration {
+	if cfg.Dataplane.Audit == 0 {
+		return -1
+	}
+	return cfg.Dataplane.Audit
+}
+
+// origins is what BGP announces as our own: `originate`, the connected routes that `redistribute` names, static routes, and
+// those of others in the dataplane.
+func origins(cfg *config.Config, connected, learned []fib.Route) []bgp.Origin {
 	var out []bgp.Origin
+	known := make(map[netip.Prefix]bool)
 	add := func(p netip.Prefix) {
-		if o := (bgp.Origin{Prefix: p}); !slices.Contains(out, o) {
-			out = append(out, o)
+		if !known[p] {
+			known[p] = true
+			out = append(out, bgp.Origin{Prefix: p})
 		}
 	}
 	for _, p := range cfg.BGP.Originate {
@@ -273,6 +285,13 @@ func origins(cfg *config.Config, connected []fib.Route) []bgp.Origin {
 	if cfg.BGP.Redistribute.Static {
 		for _, s := range cfg.Static {
 			add(s.Prefix)
+		}
+	}
+	if cfg.BGP.Redistribute.Learned {
+		for _, r := range learned {
+			if r.Table == 0 {
+				add(r.Prefix)
+			}
 		}
 	}
 	return out

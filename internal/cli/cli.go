@@ -166,7 +166,7 @@ Words may be abbreviated as long as they stay unique: "rlr sh ro" is "rlr show r
 		return usage("%v (see %s --help)", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		showCommand(o), neighborCommand(o), pingCommand(o), tracerouteCommand(o), vppctlCommand(o),
+		showCommand(o), neighborCommand(o), fibCommand(o), pingCommand(o), tracerouteCommand(o), vppctlCommand(o),
 		reloadCommand(o), restartCommand(o), stopCommand(o), versionCommand(o, c.Version), completionCommand(),
 	)
 	addDaemon(root, o, c)
@@ -215,12 +215,16 @@ func (o *options) client() (*ctl.Client, ctl.Running, error) {
 
 // ask finds the router and calls f with a context that ends after askTimeout.
 func (o *options) ask(cmd *cobra.Command, f func(context.Context, *ctl.Client) error) error {
+	return o.askFor(cmd, askTimeout, f)
+}
+
+func (o *options) askFor(cmd *cobra.Command, timeout time.Duration, f func(context.Context, *ctl.Client) error) error {
 	c, r, err := o.client()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
 	err = f(ctx, c)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -152,6 +152,11 @@ func handlers() ctl.Handlers {
 					Kind: "embedded", State: "connected", Version: "minivpp 1.2.3", PID: 4711,
 					APISocket: "/run/rlr/router1/api.sock", UptimeS: 3725,
 				},
+				FIB: ctl.FIBStatus{
+					Decoupled: true, DecoupledS: 61, Synced: true, States: map[string]int{"installed": 2, "queued": 1, "failed": 1, "pending": 1},
+					Learned: 1, Bytes: 700, BytesPerRoute: 140, Dumps: 3, Audits: 1, AuditEveryS: 60,
+					Drift: ctl.Drift{Missing: 2, Changed: 1, LastAgoS: 5, First: []string{"10.2.0.0/24"}},
+				},
 				UptimeS: 3726.25, Routes: 5, Sessions: ctl.SessionCount{Total: 2, Established: 1}, RSSBytes: 33 << 20, CPUS: 1.25,
 			}, nil
 		},
@@ -210,10 +215,28 @@ func handlers() ctl.Handlers {
 			}
 			return ctl.Done{Message: msg}, nil
 		},
+		FIBDo: fibDo,
 		Reload: func(context.Context) (ctl.Done, error) {
 			return ctl.Done{Message: "2 changes", Changes: []string{"neighbor router3: added", "interface eth1: removed"}}, nil
 		},
 	}
+}
+
+func fibDo(_ context.Context, r ctl.FIBRequest) (ctl.FIBResult, error) {
+	switch r.Action {
+	case ctl.FIBDecouple:
+		return ctl.FIBResult{Decoupled: true, Message: "decoupled: what the dataplane holds stays"}, nil
+	case ctl.FIBCouple:
+		return ctl.FIBResult{Message: "coupled", Read: true, Held: 4}, nil
+	}
+	return ctl.FIBResult{
+		Message: "compared", Decoupled: true, Read: true, Held: 4, Missing: 7, Changed: 5, Extra: 1, Stale: 2, Repaired: 9, Failed: 2, Waiting: 2,
+		Differences: []ctl.FIBDifference{
+			{Prefix: "10.2.0.0/24", Table: "default", What: "missing", State: "installed"},
+			{Prefix: "10.3.0.0/24", Table: "default", What: "changed", State: "failed", Error: "no room"},
+			{Prefix: "10.4.0.0/24", Table: "default", What: "extra", State: "removed"},
+		},
+	}, nil
 }
 
 func sessions() []ctl.BGPSession {

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -18,6 +20,9 @@ type routeQuery struct {
 	count  bool
 }
 
+// tableBuffer gathers the lines of a table that may be long: a write for each would take longer than all else.
+const tableBuffer = 32 << 10
+
 var routeWords = []string{"all", "count", "failed", "for", "protocol", "table"}
 
 func showRoute(o *options) *cobra.Command {
@@ -33,6 +38,7 @@ The mark before a prefix is the state of the route in the dataplane:
   !  failed      the dataplane refused it; the reason stands below
   s  shadowed    somebody else's route for the same prefix wins there
   -  stale       left over from before, until the protocols have said what they want
+While the router is decoupled ("rlr fib decouple"), what is not in the dataplane as it should be stays queued.
 A * after the protocol marks the best path, as in birdc; several are an ECMP set.`,
 		Example: `  rlr show route
   rlr show route for 10.2.0.2 all
@@ -53,13 +59,16 @@ A * after the protocol marks the best path, as in birdc; several are an ECMP set
 					return showRouteCount(ctx, cmd, o, client, q.filter)
 				})
 			}
+			w := bufio.NewWriterSize(cmd.OutOrStdout(), tableBuffer)
 			if o.json {
-				return streamJSON(cmd, func(visit func(ctl.Route) error) error {
+				err = streamJSON(w, func(visit func(ctl.Route) error) error {
 					return client.Routes(cmd.Context(), q.filter, visit)
 				})
+			} else {
+				p := &routePrinter{screen: &screen{w: w, colour: Coloured(cmd.OutOrStdout())}, all: q.all}
+				err = client.Routes(cmd.Context(), q.filter, p.print)
 			}
-			p := &routePrinter{screen: o.screen(cmd), all: q.all}
-			return client.Routes(cmd.Context(), q.filter, p.print)
+			return cmp.Or(w.Flush(), err)
 		},
 	}
 }
@@ -295,13 +304,21 @@ func showFIB(o *options) *cobra.Command {
 				return err
 			}
 			defer client.Close()
+			w := bufio.NewWriterSize(cmd.OutOrStdout(), tableBuffer)
 			if o.json {
-				return streamJSON(cmd, func(visit func(ctl.FIBEntry) error) error {
+				err = streamJSON(w, func(visit func(ctl.FIBEntry) error) error {
 					return client.FIB(cmd.Context(), f, visit)
 				})
+				return cmp.Or(w.Flush(), err)
 			}
-			p := &fibPrinter{screen: o.screen(cmd)}
-			return client.FIB(cmd.Context(), f, p.print)
+			st, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			p := &fibPrinter{screen: &screen{w: w, colour: Coloured(cmd.OutOrStdout())}}
+			p.decoupled(st.FIB)
+			err = client.FIB(cmd.Context(), f, p.print)
+			return cmp.Or(w.Flush(), err)
 		},
 	}
 }

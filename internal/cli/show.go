@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"sort"
 	"strings"
 
@@ -189,7 +190,7 @@ func renderStatus(s *screen, st ctl.Status) {
 		sessions = s.paint(notice, sessions)
 	}
 	line("Sessions", sessions)
-	line("Routes", count(st.Routes))
+	renderFIBStatus(s, line, st)
 	memory := bytesText(st.RSSBytes)
 	if d.RSSBytes > 0 {
 		memory += fmt.Sprintf(", %s %s", d.Kind, bytesText(d.RSSBytes))
@@ -329,7 +330,7 @@ func showLog(o *options) *cobra.Command {
 			}
 			defer client.Close()
 			if o.json {
-				return streamJSON(cmd, func(visit func(ctl.LogRecord) error) error {
+				return streamJSON(cmd.OutOrStdout(), func(visit func(ctl.LogRecord) error) error {
 					return client.Log(cmd.Context(), f, visit)
 				})
 			}
@@ -377,8 +378,8 @@ func quote(v string) string {
 }
 
 // streamJSON prints the rows of a stream as one array.
-func streamJSON[R any](cmd *cobra.Command, run func(visit func(R) error) error) error {
-	a := &jsonArray{w: cmd.OutOrStdout()}
+func streamJSON[R any](w io.Writer, run func(visit func(R) error) error) error {
+	a := &jsonArray{w: w}
 	if err := run(func(r R) error { return a.add(r) }); err != nil {
 		return err
 	}

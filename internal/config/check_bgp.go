@@ -6,7 +6,7 @@ import (
 )
 
 // reservedNames are what `show protocols` calls the other sources of routes.
-var reservedNames = []string{"all", "direct", "static", "bgp"}
+var reservedNames = []string{"all", "direct", "static", "bgp", "learned"}
 
 func (d *decoder) checkBGP(c *Config, own map[netip.Addr]string) {
 	b := &c.BGP
@@ -36,6 +36,9 @@ func (d *decoder) checkBGP(c *Config, own map[netip.Addr]string) {
 			d.errorPath(join("bgp/redistribute/connected", i), "interface %q is here twice; remove one", shorten(name))
 		}
 		chosen[name] = true
+	}
+	if b.Redistribute.Learned && !c.Dataplane.Learn {
+		d.errorPath("bgp/redistribute/learned", "nothing is learned from the dataplane; write learn: true into dataplane, or remove it")
 	}
 	d.checkNeighborNames(b.Neighbors)
 	for i := range b.Neighbors {

@@ -62,8 +62,13 @@ const (
 // Dataplane is the `dataplane` section.
 type Dataplane struct {
 	Kind   DataplaneKind
-	Attach string // API socket of a running VPP to join; "" starts one
+	Attach string        // API socket of a running VPP to join; "" starts one
+	Audit  time.Duration // how often its routes are compared with what they should be without a reason; 0 never
+	Learn  bool          // others' routes in it become routes of the protocol `learned`
 }
+
+// DefaultAudit is how often the dataplane's routes are audited; it is done less often where there are many.
+const DefaultAudit = time.Minute
 
 // InterfaceKind is what is behind an interface.
 type InterfaceKind string
@@ -220,6 +225,7 @@ type BGP struct {
 type Redistribute struct {
 	Connected Connected
 	Static    bool
+	Learned   bool // needs Dataplane.Learn
 }
 
 // Connected chooses connected routes by interface.

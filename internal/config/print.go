@@ -32,6 +32,8 @@ func (c *Config) tree() *block {
 	root.sub("router", r)
 	dp := newBlock().text("kind", string(c.Dataplane.Kind))
 	dp.sub("vpp", newBlock().text("attach", c.Dataplane.Attach))
+	dp.duration("audit", c.Dataplane.Audit, DefaultAudit)
+	dp.flag("learn", c.Dataplane.Learn)
 	root.sub("dataplane", dp)
 	ifs := newBlock()
 	for _, i := range c.Interfaces {
@@ -115,7 +117,7 @@ func (g BGP) block(r Router) *block {
 		d.text("connected", string(All))
 	}
 	d.words("connected", g.Redistribute.Connected.Interfaces)
-	b.sub("redistribute", d.flag("static", g.Redistribute.Static))
+	b.sub("redistribute", d.flag("static", g.Redistribute.Static).flag("learned", g.Redistribute.Learned))
 	b.number("multipath", uint64(g.Multipath), 1)
 	if g.ClusterID != r.ID {
 		b.addr("cluster-id", g.ClusterID)

@@ -95,6 +95,7 @@ func randomConfig(r *rand.Rand) *Config {
 		Dataplane: pick(d, Dataplane{Kind: Auto}, Dataplane{Kind: Embedded}, Dataplane{Kind: VPP}, Dataplane{Kind: VPP, Attach: "/run/vpp/api.sock"}),
 		Log:       Log{Level: LogLevel(pick(d, "error", "warning", "info", "debug", "trace")), Format: pick(d, LogText, LogJSON)},
 	}
+	c.Dataplane.Audit, c.Dataplane.Learn = pick(d, 0, time.Second, DefaultAudit, 90*time.Second), d.yes()
 	if d.yes() {
 		c.Control.Socket = pick(d, "/tmp/x", "/tmp/with space", "/tmp/$dollar", "/tmp/#é")
 	}
@@ -188,6 +189,7 @@ func (d *dice) bgp(c *Config) BGP {
 		b.Originate = append(b.Originate, netip.PrefixFrom(netip.AddrFrom4([4]byte{12, byte(d.next())}), 16))
 	}
 	b.Redistribute.Static = d.yes()
+	b.Redistribute.Learned = c.Dataplane.Learn && d.yes()
 	switch d.IntN(3) {
 	case 0:
 		b.Redistribute.Connected.All = true

@@ -72,7 +72,7 @@ var (
 		{name: "devices", later: laterDevice},
 	}}
 	routerSection    = &section{"router", []key{{name: "name"}, {name: "id"}, {name: "as"}}}
-	dataplaneSection = &section{"dataplane", []key{{name: "kind"}, {name: "vpp"}}}
+	dataplaneSection = &section{"dataplane", []key{{name: "kind"}, {name: "vpp"}, {name: "audit"}, {name: "learn"}}}
 	vppSection       = &section{"dataplane.vpp", []key{{name: "attach"}}}
 	interfaceSection = &section{"an interface", []key{
 		{name: "loopback"},
@@ -131,7 +131,7 @@ var (
 		{name: "neighbors"},
 		{name: "groups", later: laterGroup},
 	}}
-	redistributeSection = &section{"bgp.redistribute", []key{{name: "connected"}, {name: "static"}}}
+	redistributeSection = &section{"bgp.redistribute", []key{{name: "connected"}, {name: "static"}, {name: "learned"}}}
 	neighborSection     = &section{"a neighbor", []key{
 		{name: "name"},
 		{name: "description"},

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // config decodes the whole file. A value that could not be decoded is zero in the result, so that the indexes of lists stay
@@ -13,7 +14,7 @@ import (
 func (d *decoder) config(v value) *Config {
 	d.root = v
 	c := &Config{
-		Dataplane: Dataplane{Kind: Auto},
+		Dataplane: Dataplane{Kind: Auto, Audit: DefaultAudit},
 		BGP:       BGP{Multipath: 1},
 		Log:       Log{Level: "info", Format: LogText},
 	}
@@ -131,7 +132,7 @@ func (d *decoder) as(v value, what string) uint32 {
 }
 
 func (d *decoder) dataplane(v value) Dataplane {
-	p := Dataplane{Kind: Auto}
+	p := Dataplane{Kind: Auto, Audit: DefaultAudit}
 	var attach value
 	d.mapping(v, dataplaneSection, func(name string, v value) {
 		switch name {
@@ -142,6 +143,10 @@ func (d *decoder) dataplane(v value) Dataplane {
 				attach = v
 				p.Attach = d.socketPath(v, "dataplane.vpp.attach")
 			})
+		case "audit":
+			p.Audit = d.duration(v, "dataplane.audit", 0, 24*time.Hour, time.Second)
+		case "learn":
+			p.Learn = d.boolean(v, "dataplane.learn")
 		}
 	})
 	if p.Attach != "" && p.Kind != VPP {

@@ -97,8 +97,12 @@ func (d *decoder) bgp(v value) BGP {
 
 func (d *decoder) redistribute(v value) (r Redistribute) {
 	d.mapping(v, redistributeSection, func(key string, v value) {
-		if key == "static" {
+		switch key {
+		case "static":
 			r.Static = d.boolean(v, "static")
+			return
+		case "learned":
+			r.Learned = d.boolean(v, "learned")
 			return
 		}
 		if v.node.Kind == scalarNode && !v.isNull() {

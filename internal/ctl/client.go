@@ -219,6 +219,11 @@ func (c *Client) Neighbor(ctx context.Context, r NeighborRequest) (Done, error) 
 	return single[Done](ctx, c, pathNeighbor, r)
 }
 
+// FIBDo couples, decouples or resyncs.
+func (c *Client) FIBDo(ctx context.Context, r FIBRequest) (FIBResult, error) {
+	return single[FIBResult](ctx, c, pathFIBDo, r)
+}
+
 // Reload makes the router read its configuration again.
 func (c *Client) Reload(ctx context.Context) (Done, error) {
 	return single[Done](ctx, c, pathReload, none)

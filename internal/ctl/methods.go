@@ -29,6 +29,7 @@ type Handlers struct {
 
 	VPPCtl   func(ctx context.Context, r VPPCtlRequest) (VPPCtlResult, error)
 	Neighbor func(ctx context.Context, r NeighborRequest) (Done, error)
+	FIBDo    func(ctx context.Context, r FIBRequest) (FIBResult, error)
 	Reload   func(ctx context.Context) (Done, error)
 	// Restart and Stop answer before the router goes: they start what they say and return.
 	Restart func(ctx context.Context) (Done, error)
@@ -39,7 +40,7 @@ type Handlers struct {
 type RouteFilter struct {
 	Prefix   netip.Prefix `json:"prefix,omitzero"`    // exactly this one
 	For      netip.Addr   `json:"for,omitzero"`       // the longest match of this address
-	Protocol string       `json:"protocol,omitempty"` // a row of `show protocols`: a neighbour's name, static, direct; or bgp for all of BGP
+	Protocol string       `json:"protocol,omitempty"` // a row of `show protocols`: a neighbour's name, static, direct, learned; or bgp for all of BGP
 	Table    string       `json:"table,omitempty"`    // a VRF's name; "" is every table, and the default table with For
 	Failed   bool         `json:"failed,omitempty"`   // only routes in state failed
 }
@@ -89,6 +90,44 @@ type NeighborRequest struct {
 	Soft   bool   `json:"soft,omitempty"` // reset: ask for the routes again (RFC 2918), keep the session
 }
 
+// Actions of an FIBRequest.
+const (
+	FIBCouple   = "couple"
+	FIBDecouple = "decouple"
+	FIBResync   = "resync"
+)
+
+// FIBRequest is `rlr fib`. Decoupled lasts until couple, or the end of the router.
+type FIBRequest struct {
+	Action string `json:"action"`
+}
+
+// FIBResult says what couple and resync found, and what became of it.
+type FIBResult struct {
+	Message   string `json:"message"`
+	Decoupled bool   `json:"decoupled"`
+	Read      bool   `json:"read"` // the dataplane was read, so that the following means something
+	Held      int    `json:"held"` // routes that it told of: ours, and the better ones of others
+	Missing   int    `json:"missing"`
+	Changed   int    `json:"changed"`
+	Extra     int    `json:"extra"`
+	Stale     int    `json:"stale"`    // left-overs that stay until every protocol has said what it wants
+	Repaired  int    `json:"repaired"` // of missing, changed and extra
+	Failed    int    `json:"failed"`
+	Waiting   int    `json:"waiting"` // not written, because decoupled
+
+	Differences []FIBDifference `json:"differences"` // the first ten
+}
+
+// FIBDifference is a route that was not in the dataplane as it should be.
+type FIBDifference struct {
+	Prefix string `json:"prefix"`
+	Table  string `json:"table"`
+	What   string `json:"what"`            // missing, changed, extra
+	State  string `json:"state"`           // afterwards: a route's, or removed
+	Error  string `json:"error,omitempty"` // why failed or pending
+}
+
 // StopRequest ends the router.
 type StopRequest struct {
 	Clean bool `json:"clean,omitempty"` // remove our state also from a dataplane that stays
@@ -117,6 +156,7 @@ const (
 	pathTraceroute = "traceroute"
 	pathVPPCtl     = "vppctl"
 	pathNeighbor   = "neighbor"
+	pathFIBDo      = "fib/do"
 	pathReload     = "reload"
 	pathRestart    = "restart"
 	pathStop       = "stop"

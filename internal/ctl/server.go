@@ -219,6 +219,7 @@ func methods(h Handlers) map[string]method {
 		pathTraceroute: streamed(h.Traceroute),
 		pathVPPCtl:     call(h.VPPCtl),
 		pathNeighbor:   call(h.Neighbor),
+		pathFIBDo:      call(h.FIBDo),
 		pathReload:     one(h.Reload),
 		pathRestart:    one(h.Restart),
 		pathStop:       call(h.Stop),

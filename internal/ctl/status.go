@@ -16,9 +16,39 @@ type Status struct {
 	Dataplane DataplaneStatus `json:"dataplane"`
 	UptimeS   float64         `json:"uptime_s"`
 	Routes    int             `json:"routes"`
+	FIB       FIBStatus       `json:"fib"`
 	Sessions  SessionCount    `json:"sessions"`
 	RSSBytes  uint64          `json:"rss_bytes"`
 	CPUS      float64         `json:"cpu_s"` // user + system time that the process has used
+}
+
+// FIBStatus says how what the protocols want gets into the dataplane.
+type FIBStatus struct {
+	Decoupled     bool           `json:"decoupled"`             // by `rlr fib decouple`: nothing is written
+	DecoupledS    float64        `json:"decoupled_s,omitempty"` // for how long
+	Synced        bool           `json:"synced"`                // the dataplane's routes have been read since it (re)connected
+	Complete      bool           `json:"complete"`              // every protocol has said what it wants, so left-overs are deleted
+	States        map[string]int `json:"states"`                // routes in each state that any is in
+	Learned       int            `json:"learned"`               // routes of others in the dataplane
+	Bytes         uint64         `json:"bytes"`                 // of the router's memory for this table, BGP's paths not counted
+	BytesPerRoute uint64         `json:"bytes_per_route"`       // 0 without routes
+	Dumps         uint64         `json:"dumps"`                 // readings of the dataplane's routes since the start
+	DumpS         float64        `json:"dump_s"`                // what the latest took
+	Audits        uint64         `json:"audits"`                // of the readings, those without a reason
+	AuditEveryS   float64        `json:"audit_every_s"`         // 0: never
+	Drift         Drift          `json:"drift"`
+	Written       uint64         `json:"written"` // confirmed by the dataplane since the start
+	Deleted       uint64         `json:"deleted"`
+	Refused       uint64         `json:"refused"`
+}
+
+// Drift counts what others did to our routes in the dataplane, as audits found and repaired it.
+type Drift struct {
+	Missing  uint64   `json:"missing"`
+	Changed  uint64   `json:"changed"`
+	Extra    uint64   `json:"extra"`
+	LastAgoS float64  `json:"last_ago_s,omitempty"`
+	First    []string `json:"first,omitempty"` // prefixes of the latest time, ten at most
 }
 
 // SessionCount counts BGP sessions.
@@ -99,7 +129,7 @@ type BGPSession struct {
 // Protocol is a row of `show protocols`, as birdc's: every source of routes.
 type Protocol struct {
 	Name   string  `json:"name"`
-	Proto  string  `json:"proto"` // bgp, static, direct
+	Proto  string  `json:"proto"` // bgp, static, direct, learned
 	Table  string  `json:"table"`
 	State  string  `json:"state"` // up, start, down
 	SinceS float64 `json:"since_s"`
@@ -118,13 +148,13 @@ type Route struct {
 
 // Path is one way to a Route's prefix. Several paths with best set are an ECMP set.
 type Path struct {
-	Protocol    string   `json:"protocol"` // direct, static, bgp
+	Protocol    string   `json:"protocol"` // direct, static, bgp, learned
 	Neighbor    string   `json:"neighbor"` // the BGP neighbour's name
 	NextHop     string   `json:"nexthop"`
 	Interface   string   `json:"interface"`
 	Best        bool     `json:"best"`
 	Kind        string   `json:"kind,omitempty"` // blackhole, unreachable, prohibit; empty is unicast
-	Preference  int      `json:"preference"`     // BIRD's: direct 240, static 200, bgp 100
+	Preference  int      `json:"preference"`     // BIRD's: direct 240, static 200, bgp 100, learned 10
 	ASPath      string   `json:"as_path"`
 	Communities []string `json:"communities"`
 	Large       []string `json:"large_communities,omitempty"`

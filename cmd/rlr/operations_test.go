@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.fd.io/govpp/adapter/socketclient"
+	vppfib "go.fd.io/govpp/binapi/fib"
+	"go.fd.io/govpp/binapi/fib_types"
+	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/core"
+
+	"rlr/binapi"
+	"rlr/rootless"
+)
+
+// TestOperations plays testdata/operations on both dataplanes.
+func TestOperations(t *testing.T) {
+	for _, kind := range []string{"embedded", "vpp"} {
+		t.Run(kind, func(t *testing.T) {
+			binary := rootless.FindVPP()
+			if kind == "vpp" && binary == "" {
+				if os.Getenv("RLR_REQUIRE_VPP") == "1" {
+					t.Fatal("RLR_REQUIRE_VPP=1, and there is no vpp")
+				}
+				t.Skip("no vpp installed")
+			}
+			cmds := scriptCommands()
+			cmds["meddle"] = meddle
+			testscript.Run(t, testscript.Params{
+				Dir: "testdata/operations", Cmds: cmds,
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("KIND", kind)
+					if binary != "" {
+						env.Setenv("VPP_PREFIX", filepath.Dir(filepath.Dir(binary)))
+					}
+					return ownRuntime(env)
+				},
+			})
+		})
+	}
+}
+
+// meddle is another client of a router's dataplane, who deletes a route under the router's name, or makes it drop: meddle
+// ROUTER add|del PREFIX.
+func meddle(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 || neg {
+		ts.Fatalf("usage: meddle ROUTER add|del PREFIX")
+	}
+	found, err := filepath.Glob(filepath.Join(ts.Getenv("RLR_RUNTIME_DIR"), args[0], "api.sock"))
+	ts.Check(err)
+	deeper, err := filepath.Glob(filepath.Join(ts.Getenv("RLR_RUNTIME_DIR"), args[0], "*", "api.sock"))
+	ts.Check(err)
+	if found = append(found, deeper...); len(found) != 1 {
+		ts.Fatalf("API sockets of %s: %v", args[0], found)
+	}
+	conn, err := core.Connect(socketclient.NewVppClient(found[0]))
+	ts.Check(err)
+	defer conn.Disconnect()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	dump, err := vppfib.NewServiceClient(conn).FibSourceDump(ctx, &vppfib.FibSourceDump{})
+	ts.Check(err)
+	var source uint8
+	for d, err := dump.Recv(); err == nil; d, err = dump.Recv() {
+		if d.Src.Name == "rlr/"+args[0] {
+			source = d.Src.ID
+		}
+	}
+	p := netip.MustParsePrefix(args[2])
+	_, err = ip.NewServiceClient(conn).IPRouteAddDelV2(ctx, &ip.IPRouteAddDelV2{IsAdd: args[1] == "add", Route: ip.IPRouteV2{
+		Prefix: binapi.ToPrefix(p), Src: source, NPaths: 1, Paths: []fib_types.FibPath{
+			binapi.ToPath(binapi.Path{Type: fib_types.FIB_API_PATH_TYPE_DROP, SwIfIndex: binapi.AnyInterface}, p.Addr()),
+		},
+	}})
+	ts.Check(err)
+}
