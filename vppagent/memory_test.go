@@ -41,7 +41,7 @@ func TestGuardStops(t *testing.T) {
 		{"little is free", reading(100_000, 60*mib, 5*mib), 0, true},
 		{"counters fill up", func() memoryReading {
 			r := reading(150_000, 60*mib, 70*mib)
-			r.stats.top, r.counters = 2*mib, []int{150_100, 160_000}
+			r.stats.used, r.stats.top, r.counters = 29*mib, 2*mib, []int{150_100, 160_000}
 			return r
 		}(), 99, false},
 	} {
