@@ -75,6 +75,13 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 	if dp.Err != nil {
 		st.Dataplane.Error = dp.Err.Error()
 	}
+	if r.dp.kind == config.VPP { // what the embedded one lacks, docs/minivpp.md tells
+		for _, m := range dp.Missing {
+			st.Dataplane.Differs = append(st.Dataplane.Differs, ctl.APIMessage{
+				Message: m.Message, Feature: string(m.Feature), Need: m.Need.String(), Wanted: m.Want, Found: m.Found,
+			})
+		}
+	}
 	if r.dp.vpp != nil {
 		v := r.dp.vpp.Status()
 		st.Dataplane.RSSBytes, st.Dataplane.PSSBytes, st.Dataplane.Restarts = v.RSS, v.PSS, v.Restarts
