@@ -63,6 +63,7 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 		RSSBytes: residentBytes(), CPUS: cpuSeconds(),
 		Dataplane: ctl.DataplaneStatus{
 			Kind: string(r.dp.kind), State: "connecting", Version: dp.Version, PID: int(dp.PID), APISocket: r.dp.sockets.API,
+			Instead: r.dp.instead,
 		},
 	}
 	if cfg.Router.ID.IsValid() {

@@ -182,6 +182,9 @@ func renderStatus(s *screen, st ctl.Status) {
 	} else {
 		line("Dataplane", fmt.Sprintf("%s %s, %s, up %s, pid %d", d.Kind, clean(d.Version), state, ago(d.UptimeS), d.PID))
 	}
+	if d.Instead != "" {
+		line("", s.paint(notice, "instead of VPP: "+clean(d.Instead)))
+	}
 	if d.Restarts > 0 {
 		line("", s.paint(notice, fmt.Sprintf("restarted %d times", d.Restarts)))
 	}

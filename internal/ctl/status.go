@@ -37,8 +37,9 @@ type DataplaneStatus struct {
 	UptimeS   float64 `json:"uptime_s"`
 	RSSBytes  uint64  `json:"rss_bytes,omitempty"` // of a VPP that we started
 	PSSBytes  uint64  `json:"pss_bytes,omitempty"`
-	Restarts  int     `json:"restarts"`        // since the router started
-	Error     string  `json:"error,omitempty"` // why it is not connected
+	Restarts  int     `json:"restarts"`                 // since the router started
+	Error     string  `json:"error,omitempty"`          // why it is not connected
+	Instead   string  `json:"instead_of_vpp,omitempty"` // why it is not the VPP that is installed, with kind auto
 
 	// Messages of its API that are not as the router knows them. It is refused for a required one; without an optional one
 	// only the feature is missing.
