@@ -302,11 +302,13 @@ func testListeners(t *testing.T, a, b *vclSite) {
 		}
 	}
 	x, y := pair(t, a, b, l, to(b4, 1003)) // VPP makes the listener's memory at the first one
+	exchange(t, x, y, 10)                  // so the helper has passed on the router's end, and closed its own copy
+	helper := b.pid(t, "default")
+	during := openFiles(t, helper)
 	x.Close()
 	wantEnd(t, "the accepted connection", y)
 	y.Close()
-	helper := b.pid(t, "default")
-	time.Sleep(50 * time.Millisecond) // until the helper has closed it, too: nothing tells
+	until(t, "the helper has closed it, too", func() bool { return openFiles(t, helper) < during })
 	files := openFiles(t, helper)
 	waiting := a.dial(t, to(b4, 1003)) // nobody accepts it
 	until(t, "b has it, too", func() bool { return openFiles(t, helper) > files })
