@@ -140,7 +140,7 @@ func (v *vpp) kill(sig syscall.Signal) {
 	_ = cmd.Process.Signal(sig)
 	select {
 	case <-done:
-	case <-time.After(time.Minute):
+	case <-time.After(10 * time.Second):
 		_ = cmd.Process.Kill()
 		<-done
 	}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func memoryGroup(t *testing.T, limit int) (procs string) {
 	}
 	t.Cleanup(func() {
 		gone := func() error { return os.Remove(dir) } // busy until the last process in it is
-		if err := until(t.Context(), 20*time.Second, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := until(context.Background(), 20*time.Second, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("remove the control group: %v", err)
 		}
 	})

@@ -54,7 +54,7 @@ plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin pi
 		_ = cmd.Process.Signal(os.Interrupt)
 		select {
 		case <-ended:
-		case <-time.After(time.Minute):
+		case <-time.After(5 * time.Second):
 			_ = cmd.Process.Kill()
 			<-ended
 		}
