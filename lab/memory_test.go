@@ -69,16 +69,15 @@ func memoryParent() (dir, file string, err error) {
 }
 
 // within prepares a command that enters a control group before it starts.
-func (c clone) within(t *testing.T, procs string, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := c.command(t.Context(), args...)
-	line := append([]string{"sh", "-c", `echo $$ > "$0" && exec "$@"`, procs, cmd.Path}, cmd.Args[1:]...)
-	inside := exec.CommandContext(t.Context(), "/bin/sh", line[1:]...)
+func (c clone) within(procs string, args ...string) *exec.Cmd {
+	cmd := c.command(context.Background(), args...)
+	inside := exec.Command("/bin/sh", append([]string{"-c", `echo $$ > "$0" && exec "$@"`, procs, cmd.Path}, args...)...)
 	inside.Env = cmd.Env
 	return inside
 }
 
-// running is a router in the background, stopped with SIGINT at the end of the test.
+// running is a router in the background, stopped with SIGINT at the end of the test: the test's context would end before, and
+// kill it, and VPP outlives a router that was killed.
 func running(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	var out bytes.Buffer
@@ -135,7 +134,7 @@ func TestTooLittleMemoryForVPP(t *testing.T) {
 	c.env = append(c.env, "VPP_PREFIX="+dir)
 	const missing = "vpp and the router need 176 MiB of memory, and 64 MiB are allowed here (112 MiB too few)"
 
-	out, _ := c.within(t, procs, "doctor").CombinedOutput() // exits with 1
+	out, _ := c.within(procs, "doctor").CombinedOutput() // exits with 1
 	for _, want := range []string{"64 MiB", "too little for VPP: the embedded dataplane forwards", "give it at least 176 MiB"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("rlr doctor does not say %q:\n%s", want, out)
@@ -143,14 +142,14 @@ func TestTooLittleMemoryForVPP(t *testing.T) {
 	}
 
 	refused := write(t, dir, "refused.yaml", "router: {name: refused, id: 10.0.0.1}\ndataplane: {kind: vpp}\n")
-	out, err := c.within(t, procs, "run", "-c", refused).CombinedOutput()
+	out, err := c.within(procs, "run", "-c", refused).CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), missing) {
 		t.Errorf("kind: vpp: %v\n%s", err, out)
 	}
 
 	auto := write(t, dir, "auto.yaml", "router: {name: auto, id: 10.0.0.1, as: 65001}\ninterfaces: {dum0: {loopback: true, addresses: [10.0.0.1/32]}}\n")
-	running(t, c.within(t, procs, "run", "-c", auto))
+	running(t, c.within(procs, "run", "-c", auto))
 	var st ctl.Status
 	if err := until(t.Context(), 30*time.Second, func() error {
 		st, err = c.status(t, "auto")
@@ -199,8 +198,8 @@ bgp:
 	large := router("large", 65002, embedded, "slave", "192.0.2.2", "192.0.2.1") + "static:\n" + strings.Join(static, "")
 	small = strings.Replace(small, "  originate: [ORIGINATE]\n", "", 1)
 	large = strings.Replace(large, "ORIGINATE", strings.Join(prefixes, ", "), 1)
-	running(t, c.within(t, procs, "run", "-c", write(t, dir, "small.yaml", small)))
-	running(t, c.command(t.Context(), "run", "-c", write(t, dir, "large.yaml", large)))
+	running(t, c.within(procs, "run", "-c", write(t, dir, "small.yaml", small)))
+	running(t, c.command(context.Background(), "run", "-c", write(t, dir, "large.yaml", large)))
 
 	var st ctl.Status
 	installed := func() (err error) {
