@@ -302,7 +302,14 @@ func testListeners(t *testing.T, a, b *vclSite) {
 		}
 	}
 	x, y := pair(t, a, b, l, to(b4, 1003)) // VPP makes the listener's memory at the first one
-	exchange(t, x, y, 10)                  // so the helper has passed on the router's end, and closed its own copy
+	for _, c := range [][2]net.Conn{{x, y}, {y, x}} { // so the helper has passed on the router's end, and closed its own copy
+		if _, err := c[0].Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c[1], make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	helper := b.pid(t, "default")
 	during := openFiles(t, helper)
 	x.Close()
