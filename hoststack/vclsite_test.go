@@ -72,6 +72,7 @@ api-segment { prefix %[2]s }
 memory { main-heap-size 128M }
 buffers { buffers-per-numa 4096 default data-size 2048 page-size 4k }
 session { enable use-app-socket-api use-private-rx-mqs }
+tcp { closewait-time 60 }
 plugins { plugin default { disable } plugin memif_plugin.so { enable } }
 `
 

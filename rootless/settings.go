@@ -98,6 +98,8 @@ func (s Settings) Text() (string, error) {
 		"v4-session-table-buckets 1024", "v4-session-table-memory 16M", "v4-halfopen-table-buckets 256", "v4-halfopen-table-memory 4M",
 		"v6-session-table-buckets 1024", "v6-session-table-memory 16M", "v6-halfopen-table-buckets 256", "v6-halfopen-table-memory 4M",
 		"local-endpoints-table-buckets 256", "local-endpoints-table-memory 4M")
+	// VPP gives up a connection 2 s after the peer's FIN, whatever is still to be sent; other states have a minute.
+	section(&b, "tcp", "closewait-time 60")
 	load := []string{"vat-path " + filepath.Join(s.Dir, "none"), "plugin default { disable }"} // the test programs' plugins are of no use
 	for _, p := range s.Plugins {
 		load = append(load, "plugin "+p+" { enable }")
