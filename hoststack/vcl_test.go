@@ -302,7 +302,7 @@ func testListeners(t *testing.T, a, b *vclSite) {
 			t.Errorf("listen on %s: %v, %v", at, other, err)
 		}
 	}
-	x, y := pair(t, a, b, l, to(b4, 1003)) // VPP makes the listener's memory at the first one
+	x, y := pair(t, a, b, l, to(b4, 1003))            // VPP makes the listener's memory at the first one
 	for _, c := range [][2]net.Conn{{x, y}, {y, x}} { // so the helper has passed on the router's end, and closed its own copy
 		if _, err := c[0].Write([]byte{1}); err != nil {
 			t.Fatal(err)
