@@ -1,10 +1,10 @@
 package binapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"go.fd.io/govpp/adapter"
 	"go.fd.io/govpp/api"
@@ -40,36 +40,24 @@ func (r *Report) Supports(f Feature) bool {
 	return true
 }
 
-// String is a table with one line a row.
-func (r *Report) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%-38s %-10s %-9s %-9s %s\n", "message", "feature", "need", "wanted", "found")
-	for _, row := range r.Rows {
-		found := row.Found
-		if found == "" {
-			found = "none"
-		}
-		fmt.Fprintf(&b, "%-38s %-10s %-9s %-9s %s\n", row.Message, row.Feature, row.Need, row.Want, found)
-	}
-	return b.String()
-}
-
 // IncompatibleError says that a VPP lacks messages that the router cannot do without.
 type IncompatibleError struct {
 	Report // optional rows too
 }
 
 func (e *IncompatibleError) Error() string {
-	n := 0
-	first := ""
+	var required []Row
 	for _, row := range e.Rows {
 		if row.Need == Required {
-			if n++; first == "" {
-				first = row.Message
-			}
+			required = append(required, row)
 		}
 	}
-	return fmt.Sprintf("VPP is incompatible: %d required messages differ, the first is %s:\n%s", n, first, e.String())
+	text := fmt.Sprintf("VPP is incompatible: %d of the messages that the router needs differ", len(required))
+	if len(required) > 0 {
+		first := required[0]
+		text += fmt.Sprintf(": the first is %s, wanted %s, found %s", first.Message, first.Want, cmp.Or(first.Found, "none"))
+	}
+	return text
 }
 
 // Check compares the messages of Groups with those of a connected VPP. The report is never nil unless the error is of

@@ -668,7 +668,7 @@ func TestConcurrency(t *testing.T) {
 		direct.Complete()
 	})
 	wg.Wait()
-	wait, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	wait, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	if err := s.WaitSynced(wait, s.Revision()); err != nil {
 		t.Fatalf("%v: %+v", err, s.Status())

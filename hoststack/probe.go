@@ -63,7 +63,7 @@ type TraceRequest struct {
 	Target
 	MaxHops int           // 0 means 30
 	Count   int           // requests a hop; 0 means 3
-	Timeout time.Duration // for each hop's answers; 0 means 1 s
+	Timeout time.Duration // for each answer; 0 means 1 s
 }
 
 // Reply is one answer, or its absence.
@@ -121,7 +121,7 @@ func (p *Prober) Ping(ctx context.Context, req PingRequest, report func(Reply)) 
 		case <-next.C:
 			if s.Sent < req.Count {
 				s.Sent++
-				r.send(s.Sent, 0, uint8(req.TTL), req.Timeout)
+				r.send(request{seq: s.Sent}, uint8(req.TTL), req.Timeout)
 				next.Reset(req.Interval)
 			}
 		case a, ok := <-r.answers:
@@ -130,7 +130,7 @@ func (p *Prober) Ping(ctx context.Context, req PingRequest, report func(Reply)) 
 			}
 			r.match(a)
 		case <-r.expire.C:
-			r.timeouts()
+			r.timeouts(nil)
 		case <-ctx.Done():
 			return s, fmt.Errorf("ping %s: %w", req.Addr, ctx.Err())
 		}
@@ -138,8 +138,9 @@ func (p *Prober) Ping(ctx context.Context, req PingRequest, report func(Reply)) 
 	return s, nil
 }
 
-// Traceroute sends Count requests for each hop and goes on when all of them are answered or have timed out. It ends at the
-// target, at a node that says that the target cannot be reached, or after MaxHops. Errors are those of Ping.
+// Traceroute sends Count requests for each hop and goes on when all of them are answered or have timed out. What a hop leaves
+// unanswered that does answer other requests is asked again. It ends at the target, at a node that says that the target cannot
+// be reached, or after MaxHops. Errors are those of Ping.
 func (p *Prober) Traceroute(ctx context.Context, req TraceRequest, report func(Reply)) error {
 	req.MaxHops, req.Count = orDefault(req.MaxHops, 30), orDefault(req.Count, 3)
 	req.Timeout = orDefault(req.Timeout, time.Second)
@@ -166,29 +167,48 @@ func (p *Prober) Traceroute(ctx context.Context, req TraceRequest, report func(R
 	return nil
 }
 
-// hopPause is between two requests for one hop: routers limit the rate of their errors, VPP's to one in a millisecond for a
-// pair of addresses (src/vnet/ip/icmp6.c).
-const hopPause = 3 * time.Millisecond
+// Routers limit the rate of their errors, VPP's to one in a millisecond for a pair of addresses (src/vnet/ip/icmp6.c). So a
+// hop's requests follow each other with a pause, after the answer to the one before if there is one soon: a machine that is
+// busy lets them pile up otherwise, and they arrive at the router together.
+const (
+	hopPause = 3 * time.Millisecond  // from an answer to the next request
+	hopWait  = 50 * time.Millisecond // for an answer, until the next request is made all the same
+	hopTries = 3                     // of each request
+)
 
 // hop makes the requests for one hop and waits for what becomes of them.
 func (r *run) hop(ctx context.Context, hop, count int, timeout time.Duration) error {
+	var todo []request
+	for k := range count {
+		todo = append(todo, request{seq: (hop-1)*count + k + 1, hop: hop})
+	}
+	answered := false
 	next := time.NewTimer(0)
 	defer next.Stop()
-	for sent := 0; sent < count || len(r.waiting) > 0; {
+	for len(todo) > 0 || len(r.waiting) > 0 {
 		select {
 		case <-next.C:
-			sent++
-			r.send((hop-1)*count+sent, hop, uint8(hop), timeout)
-			if sent < count {
-				next.Reset(hopPause)
+			if len(todo) > 0 {
+				r.send(todo[0], uint8(hop), timeout)
+				todo = todo[1:]
+				next.Reset(hopWait)
 			}
 		case a, ok := <-r.answers:
 			if !ok {
 				return r.readErr
 			}
-			r.match(a)
+			if r.match(a) {
+				answered = true
+				next.Reset(hopPause)
+			}
 		case <-r.expire.C:
-			r.timeouts()
+			r.timeouts(func(q request) (again bool) {
+				if again = answered && q.tries < hopTries; again {
+					todo = append(todo, q)
+					next.Reset(hopPause)
+				}
+				return again
+			})
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -209,11 +229,14 @@ type run struct {
 	stop    chan struct{}    // ends a reader that nobody listens to
 
 	waiting []request // in the order of their deadlines
+	sends   uint16    // wraps
 	expire  *time.Timer
 }
 
 type request struct {
-	seq, hop int
+	seq, hop int    // as reported
+	wire     uint16 // sequence number in the packet: of each try its own
+	tries    int
 	sent     time.Time
 	deadline time.Time
 }
@@ -300,27 +323,31 @@ func (r *run) read() {
 }
 
 // send makes one request. A packet that cannot be sent is reported like one that is not answered, with its reason.
-func (r *run) send(seq, hop int, ttl uint8, timeout time.Duration) {
+func (r *run) send(q request, ttl uint8, timeout time.Duration) {
+	r.sends++
+	q.wire = r.sends
+	q.tries++
 	e := r.echo
-	e.seq, e.ttl = uint16(seq), ttl
+	e.seq, e.ttl = q.wire, ttl
 	packet, err := e.marshal()
-	now := time.Now()
+	q.sent = time.Now()
 	if err == nil {
 		_, err = r.conduit.Write(packet)
 	}
 	if err != nil {
-		r.report(Reply{Seq: seq, Hop: hop, Err: err.Error()})
+		r.report(Reply{Seq: q.seq, Hop: q.hop, Err: err.Error()})
 		return
 	}
-	r.waiting = append(r.waiting, request{seq: seq, hop: hop, sent: now, deadline: now.Add(timeout)})
+	q.deadline = q.sent.Add(timeout)
+	r.waiting = append(r.waiting, q)
 	r.arm()
 }
 
 // match reports an answer if its request still waits: duplicates and late answers do not.
-func (r *run) match(a timedAnswer) {
-	i := slices.IndexFunc(r.waiting, func(q request) bool { return uint16(q.seq) == a.seq })
+func (r *run) match(a timedAnswer) bool {
+	i := slices.IndexFunc(r.waiting, func(q request) bool { return q.wire == a.seq })
 	if i < 0 {
-		return
+		return false
 	}
 	q := r.waiting[i]
 	r.waiting = slices.Delete(r.waiting, i, i+1)
@@ -329,15 +356,18 @@ func (r *run) match(a timedAnswer) {
 		Seq: q.seq, Hop: q.hop, From: a.from, RTT: max(a.at.Sub(q.sent), 0), TTL: int(a.ttl), Bytes: a.bytes, Err: a.err,
 		Final: q.hop > 0 && a.err != "time exceeded",
 	})
+	return true
 }
 
-// timeouts reports what was not answered in time.
-func (r *run) timeouts() {
+// timeouts reports what was not answered in time, unless again takes it; nil takes nothing.
+func (r *run) timeouts(again func(request) bool) {
 	now := time.Now()
 	for len(r.waiting) > 0 && !r.waiting[0].deadline.After(now) {
 		q := r.waiting[0]
 		r.waiting = r.waiting[1:]
-		r.report(Reply{Seq: q.seq, Hop: q.hop, Err: "timeout"})
+		if again == nil || !again(q) {
+			r.report(Reply{Seq: q.seq, Hop: q.hop, Err: "timeout"})
+		}
 	}
 	r.arm()
 }

@@ -264,6 +264,47 @@ func TestTraceroute(t *testing.T) {
 	})
 }
 
+// A router that limits its errors to one in a while loses some answers: they are asked for again. One that never answers is
+// asked once, and a target that has stopped answering a few times.
+func TestTracerouteAsksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &path{routers: []string{"10.1.0.1", ""}, target: "10.2.0.2"}
+		asked := make(map[byte]int) // by TTL
+		seqs := make(map[uint16]bool)
+		p.sent = func(b []byte) {
+			ttl := b[8]
+			asked[ttl]++
+			p.routers[0] = "10.1.0.1"
+			if asked[1] == 2 || asked[1] == 3 || asked[1] == 4 {
+				p.routers[0] = "" // of the first hop's, the second and third, and then the second again
+			}
+			p.deaf = ttl == 3 && asked[3] > 1
+			seq := binary.BigEndian.Uint16(b[26:])
+			if seqs[seq] {
+				t.Errorf("sequence number %d twice", seq)
+			}
+			seqs[seq] = true
+		}
+		var lines []string
+		began := time.Now()
+		err := NewProber(InProcess(newFake(p, "10.1.0.2")), names{}).Traceroute(t.Context(), TraceRequest{Target: Target{Addr: addr("10.2.0.2")}},
+			func(r Reply) { lines = append(lines, fmt.Sprintf("%d %s", r.Seq, line(r))) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, lines, []string{
+			"1 hop 1 10.1.0.1 1ms ttl 61 36 bytes time exceeded", "3 hop 1 10.1.0.1 1ms ttl 61 36 bytes time exceeded",
+			"2 hop 1 10.1.0.1 1ms ttl 61 36 bytes time exceeded",
+			"4 hop 2 timeout", "5 hop 2 timeout", "6 hop 2 timeout",
+			"7 hop 3 10.2.0.2 3ms ttl 61 8 bytes final", "8 hop 3 timeout", "9 hop 3 timeout",
+		})
+		if asked[1] != 6 || asked[2] != 3 || asked[3] != 7 {
+			t.Errorf("requests by hop: %v", asked)
+		}
+		t.Logf("took %s", time.Since(began))
+	})
+}
+
 // Several runs at once get their own answers only; a cancelled one ends at once and leaves nothing behind.
 func TestManyPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

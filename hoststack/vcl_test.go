@@ -213,7 +213,8 @@ func testHalfClose(t *testing.T, a, b *vclSite) {
 			if got, err := sum(y); err != nil || got != want {
 				t.Fatalf("got %s (%v), want %s", got, err, want)
 			}
-			// The other direction still works, and Close sends what was written.
+			// The other direction still works, and Close sends what was written; later than the 2 s that VPP gives it by itself.
+			time.Sleep(2500 * time.Millisecond)
 			go func() {
 				_, _ = io.Copy(y, stream(2, 2<<20))
 				_ = y.Close()
@@ -301,12 +302,21 @@ func testListeners(t *testing.T, a, b *vclSite) {
 			t.Errorf("listen on %s: %v, %v", at, other, err)
 		}
 	}
-	x, y := pair(t, a, b, l, to(b4, 1003)) // VPP makes the listener's memory at the first one
+	x, y := pair(t, a, b, l, to(b4, 1003))            // VPP makes the listener's memory at the first one
+	for _, c := range [][2]net.Conn{{x, y}, {y, x}} { // so the helper has passed on the router's end, and closed its own copy
+		if _, err := c[0].Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c[1], make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	helper := b.pid(t, "default")
+	during := openFiles(t, helper)
 	x.Close()
 	wantEnd(t, "the accepted connection", y)
 	y.Close()
-	helper := b.pid(t, "default")
-	time.Sleep(50 * time.Millisecond) // until the helper has closed it, too: nothing tells
+	until(t, "the helper has closed it, too", func() bool { return openFiles(t, helper) < during })
 	files := openFiles(t, helper)
 	waiting := a.dial(t, to(b4, 1003)) // nobody accepts it
 	until(t, "b has it, too", func() bool { return openFiles(t, helper) > files })

@@ -222,7 +222,7 @@ func fakeStack(t *testing.T, name string) *VCL {
 		cancel()
 		select {
 		case <-done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("Run does not return")
 		}
 	})
@@ -271,7 +271,7 @@ func TestFalseHelpers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			v := fakeStack(t, test.name)
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			c, err := v.Dial(ctx, Endpoints{Remote: fakeRemote})
 			if test.dialErr != nil {

@@ -181,6 +181,7 @@ func TestVCLBeforeVPP(t *testing.T) {
 			}
 			return err == nil
 		})
+		a.waitUp(t) // vppagent may be later than the helper
 		text, err := a.agent.CLI(soon(t), "show session verbose 1")
 		if err != nil || !strings.Contains(text, "0.0.0.0:179->0.0.0.0:0") {
 			t.Errorf("%v: VPP has\n%s", err, text)

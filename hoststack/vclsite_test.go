@@ -24,7 +24,7 @@ import (
 // This file has two real VPPs for the tests of VCL, joined by two cables, and each with a router's agent and stack.
 
 // patience bounds every wait of these tests.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute // spent only by a test that fails
 
 func soon(t testing.TB) context.Context {
 	t.Helper()
@@ -72,6 +72,7 @@ api-segment { prefix %[2]s }
 memory { main-heap-size 128M }
 buffers { buffers-per-numa 4096 default data-size 2048 page-size 4k }
 session { enable use-app-socket-api use-private-rx-mqs }
+tcp { closewait-time 60 }
 plugins { plugin default { disable } plugin memif_plugin.so { enable } }
 `
 

@@ -304,7 +304,7 @@ func TestExecUnprivileged(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { syscall.Kill(c.pid, syscall.SIGKILL); <-c.done })
-		if err := until(t.Context(), 10*time.Second, func() error {
+		if err := until(t.Context(), time.Minute, func() error {
 			if tail(log, 1) == "ready" {
 				return nil
 			}

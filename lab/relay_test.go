@@ -155,7 +155,7 @@ func TestRelayCommands(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := until(t.Context(), 5*time.Second, func() error { return commandRelay(t.Context(), sock, "cut", "tun12") }); err != nil {
+	if err := until(t.Context(), time.Minute, func() error { return commandRelay(t.Context(), sock, "cut", "tun12") }); err != nil {
 		t.Error(err)
 	}
 	if err := commandRelay(t.Context(), sock+"x", "cut", "tun12"); err == nil {

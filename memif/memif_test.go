@@ -71,7 +71,7 @@ func (e *end) close() {
 	}
 }
 
-const patience = 15 * time.Second
+const patience = time.Minute // spent only by a test that fails
 
 func (e *end) waitLink(up bool) {
 	e.t.Helper()

@@ -59,7 +59,7 @@ func start(t testing.TB, change func(*Server)) *Server {
 	})
 	select {
 	case <-s.Ready():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("not ready")
 	}
 	return s
@@ -80,7 +80,7 @@ func dial(t testing.TB, s *Server) *raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	c := &raw{t: t, conn: conn, r: bufio.NewReaderSize(conn, 1<<16), table: binapi.MessageTable{}}
 	c.write(c.frame(&memclnt.SockclntCreate{Name: "raw"}, 7))
 	var reply memclnt.SockclntCreateReply
@@ -229,7 +229,7 @@ func TestRequestsBeforeTheHandshakeAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	c := &raw{t: t, conn: conn, r: bufio.NewReader(conn), table: table}
 	c.write(c.frame(&memclnt.ControlPing{}, 1)) // with client_index 0
 	c.write(c.frame(&memclnt.SockclntCreate{Name: "late"}, 9))
@@ -303,7 +303,7 @@ func TestSlowClientIsDisconnected(t *testing.T) {
 	slow, good := dial(t, s), dial(t, s)
 	slow.write(slow.frame(&interfaces.WantInterfaceEvents{EnableDisable: 1}, 1))
 	slow.read(&interfaces.WantInterfaceEventsReply{})
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	gone := func() bool {
 		s.hub.mu.Lock()
 		defer s.hub.mu.Unlock()

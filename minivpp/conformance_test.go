@@ -40,7 +40,7 @@ func connect(t *testing.T, d *dataplanetest.Dataplane) *vpp {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Disconnect)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return &vpp{t: t, conn: conn, ctx: ctx, ifc: interfaces.NewServiceClient(conn), ip: ip.NewServiceClient(conn)}
 }

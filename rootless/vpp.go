@@ -167,8 +167,8 @@ func (v *VPP) Status() Status {
 // change sets the status and tells of it.
 func (v *VPP) change(set func(*Status)) {
 	v.mu.Lock()
-	set(&v.status)
 	v.status.Since = time.Now()
+	set(&v.status)
 	s := v.status
 	v.mu.Unlock()
 	v.onChange(s)
@@ -219,7 +219,7 @@ func (v *VPP) Run(ctx context.Context) error {
 		pause := score.next(lived)
 		v.log.WithError(err).WithField("retry", pause.String()).Warn("vpp is not running")
 		v.change(func(s *Status) {
-			s.State, s.PID, s.Err, s.Retry, s.Adopted = Waiting, 0, err, time.Now().Add(pause), false
+			s.State, s.PID, s.Err, s.Retry, s.Adopted = Waiting, 0, err, s.Since.Add(pause), false
 		})
 		select {
 		case <-ctx.Done():

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute // spent only by a test that fails
 
 // supervised is a VPP under test with the changes of state that it told of.
 type supervised struct {

@@ -8,6 +8,7 @@
 package vppagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,12 +62,12 @@ type Change struct {
 // Status of the connection to the dataplane.
 type Status struct {
 	Connected bool
-	Version   string    // as the dataplane tells it
-	PID       uint32    // of its process
-	Boot      time.Time // when it started
-	Since     time.Time // of the connection, or of its loss
-	Err       error     // why there is none
-	Missing   []binapi.Row
+	Version   string       // as the dataplane tells it
+	PID       uint32       // of its process
+	Boot      time.Time    // when it started
+	Since     time.Time    // of the connection, or of its loss
+	Err       error        // why there is none
+	Missing   []binapi.Row // messages that the dataplane does not have as we know them; it is refused for required ones
 }
 
 // Agent keeps a dataplane as it is configured. All methods may be called from any goroutine.
@@ -214,7 +215,11 @@ func (a *Agent) detached(err error) {
 	if a.status.Connected {
 		a.status.Since = time.Now()
 	}
-	a.status.Connected, a.status.Err = false, err
+	a.status.Connected, a.status.Err, a.status.Missing = false, err, nil
+	var incompatible *binapi.IncompatibleError
+	if errors.As(err, &incompatible) {
+		a.status.Missing = incompatible.Rows
+	}
 	clear(a.byName)
 	clear(a.byIndex)
 	// links stay: a dataplane that has lost only our connection goes on forwarding, and what it is not connected to any more
@@ -231,9 +236,23 @@ func (a *Agent) detached(err error) {
 	a.errs.add("dataplane", err)
 	if first {
 		a.log.WithError(err).Warn("no connection to the dataplane")
+		if incompatible != nil {
+			a.logReasons(incompatible.Rows)
+		}
 	}
 	if was {
 		a.notify(Change{Kind: Detached, Err: err})
+	}
+}
+
+// logReasons tells for which messages a dataplane is refused, a line for each.
+func (a *Agent) logReasons(rows []binapi.Row) {
+	for _, row := range rows {
+		if row.Need == binapi.Required {
+			a.log.WithFields(logrus.Fields{
+				"message": row.Message, "feature": row.Feature, "wanted": row.Want, "found": cmp.Or(row.Found, "none"),
+			}).Warn("a message of VPP's API differs")
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func runAgent(t testing.TB, socket, stats string, cfg vppagent.Config) (a *vppag
 			if err != nil {
 				t.Errorf("Run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("Run does not return")
 		}
 	}
@@ -65,7 +65,7 @@ func start(t *testing.T, d *dataplanetest.Dataplane, cfg vppagent.Config) *vppag
 // within is a context for one wait.
 func within(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

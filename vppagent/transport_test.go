@@ -80,7 +80,7 @@ func ended(t *testing.T, tr *transport) {
 	t.Helper()
 	select {
 	case <-tr.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the end of the connection is not noticed")
 	}
 	if tr.Err() == nil {

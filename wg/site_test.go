@@ -18,7 +18,7 @@ import (
 	"rlr/memif"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute // spent only by a test that fails
 
 func quietLog() *logrus.Entry {
 	l := logrus.New()

@@ -64,6 +64,7 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 		RSSBytes: residentBytes(), CPUS: cpuSeconds(),
 		Dataplane: ctl.DataplaneStatus{
 			Kind: string(r.dp.kind), State: "connecting", Version: dp.Version, PID: int(dp.PID), APISocket: r.dp.sockets.API,
+			Instead: r.dp.instead,
 		},
 	}
 	for _, n := range st.FIB.States {
@@ -78,6 +79,13 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 	}
 	if dp.Err != nil {
 		st.Dataplane.Error = dp.Err.Error()
+	}
+	if r.dp.kind == config.VPP { // what the embedded one lacks, docs/minivpp.md tells
+		for _, m := range dp.Missing {
+			st.Dataplane.Differs = append(st.Dataplane.Differs, ctl.APIMessage{
+				Message: m.Message, Feature: string(m.Feature), Need: m.Need.String(), Wanted: m.Want, Found: m.Found,
+			})
+		}
 	}
 	if r.dp.vpp != nil {
 		v := r.dp.vpp.Status()

@@ -24,6 +24,7 @@ type dataplane struct {
 	plane   *minivpp.Server // of the embedded one
 	vpp     *rootless.VPP   // of the one that we started
 	library string          // libvppcom of the VPP
+	instead string          // why the installed VPP does not forward, with kind auto
 
 	run   func(context.Context) error
 	ready <-chan struct{}
@@ -41,18 +42,32 @@ func (r *router) newDataplane(cfg *config.Config) (*dataplane, error) {
 		if err == nil {
 			return d, nil
 		}
-		var memory *rootless.MemoryError
-		if !errors.Is(err, errNoVPP) && !errors.As(err, &memory) {
+		if !errors.As(err, new(*unusableError)) {
 			return nil, err
 		}
 		r.log.WithField("reason", err.Error()).Info("the embedded dataplane forwards")
+		d, embedErr := r.embedded()
+		if embedErr == nil && !errors.Is(err, rootless.ErrNoVPP) {
+			d.instead = err.Error()
+		}
+		return d, embedErr
 	}
 	return r.embedded()
 }
 
-// errNoVPP is why a router without an installed VPP cannot have kind vpp.
-var errNoVPP = errors.New("no vpp was found in $VPP_PREFIX/bin, PATH or the usual places: install VPP from FD.io's packages, " +
-	"or use the embedded dataplane (dataplane: {kind: embedded})")
+// unusableError is why this host cannot have a VPP of the router's own, as `rlr doctor` says it too. With kind vpp it is the
+// end, and with kind auto the reason for the embedded dataplane.
+type unusableError struct{ why error }
+
+func (e *unusableError) Error() string {
+	var memory *rootless.MemoryError
+	if errors.As(e.why, &memory) { // which says what to do instead
+		return e.why.Error()
+	}
+	return fmt.Sprintf("%v, or use the embedded dataplane (dataplane: {kind: embedded})", e.why)
+}
+
+func (e *unusableError) Unwrap() error { return e.why }
 
 func (r *router) embedded() (*dataplane, error) {
 	if err := rootless.StopLeftover(r.claim.Dir, r.subsystem("rootless")); err != nil {
@@ -70,30 +85,23 @@ func (r *router) embedded() (*dataplane, error) {
 }
 
 func (r *router) ownVPP() (*dataplane, error) {
-	binary := rootless.FindVPP()
-	if binary == "" {
-		return nil, errNoVPP
+	host := rootless.Probe("/")
+	sizes, err := host.CheckVPP()
+	if err != nil {
+		return nil, &unusableError{err}
 	}
-	sizes, err := rootless.Size(rootless.Probe("/"))
+	vpp, err := rootless.NewVPP(rootless.Options{Binary: host.VPP, Dir: r.claim.Dir, Sizes: sizes, Log: r.subsystem("rootless")})
 	if err != nil {
 		return nil, err
 	}
-	library, err := rootless.FindLibrary(binary)
-	if err != nil {
-		return nil, err
-	}
-	vpp, err := rootless.NewVPP(rootless.Options{Binary: binary, Dir: r.claim.Dir, Sizes: sizes, Log: r.subsystem("rootless")})
-	if err != nil {
-		return nil, err
-	}
-	return &dataplane{kind: config.VPP, sockets: vpp.Sockets(), vpp: vpp, library: library, run: vpp.Run, ready: vpp.Ready()}, nil
+	return &dataplane{kind: config.VPP, sockets: vpp.Sockets(), vpp: vpp, library: host.VPPLibrary, run: vpp.Run, ready: vpp.Ready()}, nil
 }
 
 // attachedVPP is a VPP that somebody else runs: it may come and go, and vppagent follows it.
 func attachedVPP(socket string) (*dataplane, error) {
 	binary := rootless.FindVPP()
 	if binary == "" {
-		return nil, fmt.Errorf("attach to %s: the library libvppcom is needed, and %w", socket, errNoVPP)
+		return nil, fmt.Errorf("attach to %s: the library libvppcom is needed, and %w", socket, rootless.ErrNoVPP)
 	}
 	library, err := rootless.FindLibrary(binary)
 	if err != nil {

@@ -88,6 +88,24 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// A dataplane that is refused, and one that lacks a feature, are shown with the messages that differ.
+func TestStatusOfOtherAPI(t *testing.T) {
+	runtimeDir(t)
+	h := handlers()
+	h.Status = func(context.Context) (ctl.Status, error) {
+		return ctl.Status{Name: "router1", Version: "1.2.3", Dataplane: ctl.DataplaneStatus{
+			Kind: "vpp", State: "connecting", Error: "VPP is incompatible",
+			Differs: []ctl.APIMessage{
+				{Message: "ip_route_add_del_v2", Feature: "route", Need: "required", Wanted: "521ef330", Found: "0badcafe"},
+				{Message: "memif_dump", Feature: "memif", Need: "optional", Wanted: "51077d14"},
+			},
+		}}, nil
+	}
+	router(t, "router1", h)
+	golden(t, "status-api.txt", "show status", rlr(t, "show", "status"))
+	golden(t, "status-api.json", "show status --json", rlr(t, "show", "status", "--json"))
+}
+
 func golden(t *testing.T, name, line string, r result) {
 	t.Helper()
 	got := fmt.Sprintf("$ rlr %s\n%s", line, r.stdout)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -177,7 +178,14 @@ func renderStatus(s *screen, st ctl.Status) {
 	line("Config", dash(st.Config))
 	d := st.Dataplane
 	state := s.paint(stateStyle(d.State), d.State)
-	line("Dataplane", fmt.Sprintf("%s %s, %s, up %s, pid %d", d.Kind, clean(d.Version), state, ago(d.UptimeS), d.PID))
+	if d.PID == 0 { // nobody has answered yet
+		line("Dataplane", fmt.Sprintf("%s, %s", d.Kind, state))
+	} else {
+		line("Dataplane", fmt.Sprintf("%s %s, %s, up %s, pid %d", d.Kind, clean(d.Version), state, ago(d.UptimeS), d.PID))
+	}
+	if d.Instead != "" {
+		line("", s.paint(notice, "instead of VPP: "+clean(d.Instead)))
+	}
 	if d.Restarts > 0 {
 		line("", s.paint(notice, fmt.Sprintf("restarted %d times", d.Restarts)))
 	}
@@ -197,6 +205,24 @@ func renderStatus(s *screen, st ctl.Status) {
 	}
 	line("Memory", memory)
 	line("CPU time", fmt.Sprintf("%.2f s", st.CPUS))
+	renderDiffers(s, d.Differs)
+}
+
+// renderDiffers lists what a dataplane's API has otherwise than the router needs it.
+func renderDiffers(s *screen, list []ctl.APIMessage) {
+	if len(list) == 0 {
+		return
+	}
+	s.printf("\nThe dataplane's API differs:\n")
+	t := newTable("Message", "Feature", "Need", "Wanted", "Found")
+	for _, m := range list {
+		need := c(m.Need)
+		if m.Need == "required" {
+			need = styled(bad, m.Need)
+		}
+		t.add(c(m.Message), c(m.Feature), need, c(m.Wanted), c(clean(cmp.Or(m.Found, "none"))))
+	}
+	t.print(s)
 }
 
 // stateStyle colours the words for states that the tables use.
@@ -230,7 +256,11 @@ func renderInterfaces(s *screen, rows []ctl.Interface) {
 		if len(addrs) == 0 {
 			addrs = []string{"-"}
 		}
-		t.add(c(i.Name), c(count(i.SwIfIndex)), c(i.Kind), upDown(i.Admin), upDown(i.Link), c(count(i.MTU)),
+		index := dash("")
+		if i.Dataplane != "" {
+			index = count(i.SwIfIndex)
+		}
+		t.add(c(i.Name), c(index), c(i.Kind), upDown(i.Admin), upDown(i.Link), c(count(i.MTU)),
 			c(dash(i.VRF)), c(addrs[0]), c(count(i.RxPackets)), c(bytesText(i.RxBytes)),
 			c(count(i.TxPackets)), c(bytesText(i.TxBytes)), c(count(i.Drops)))
 		for _, a := range addrs[1:] {

@@ -67,8 +67,22 @@ type DataplaneStatus struct {
 	UptimeS   float64 `json:"uptime_s"`
 	RSSBytes  uint64  `json:"rss_bytes,omitempty"` // of a VPP that we started
 	PSSBytes  uint64  `json:"pss_bytes,omitempty"`
-	Restarts  int     `json:"restarts"`        // since the router started
-	Error     string  `json:"error,omitempty"` // why it is not connected
+	Restarts  int     `json:"restarts"`                 // since the router started
+	Error     string  `json:"error,omitempty"`          // why it is not connected
+	Instead   string  `json:"instead_of_vpp,omitempty"` // why it is not the VPP that is installed, with kind auto
+
+	// Messages of its API that are not as the router knows them. It is refused for a required one; without an optional one
+	// only the feature is missing.
+	Differs []APIMessage `json:"differs,omitempty"`
+}
+
+// APIMessage is a message of VPP's binary API, with the CRC of its definition that the router knows and that of the dataplane.
+type APIMessage struct {
+	Message string `json:"message"`
+	Feature string `json:"feature"`
+	Need    string `json:"need"` // required or optional
+	Wanted  string `json:"wanted"`
+	Found   string `json:"found,omitempty"` // absent: the dataplane does not have the message
 }
 
 // Interface is a row of `show interfaces`.

@@ -19,6 +19,14 @@ const events = `{"Action":"start","Package":"rlr/a"}
 {"Action":"skip","Package":"rlr/none"}
 `
 
+// A test of VPP that ran, and one that was left out because it is slow.
+const long = `{"Action":"pass","Package":"rlr/a","Test":"TestPing/vpp","Elapsed":0.1}
+` + onlyLong
+
+const onlyLong = `{"Action":"output","Package":"rlr/a","Test":"TestLab/vpp","Output":"    lab_test.go:7: takes minutes: RLR_LONG=1, or make test-long\n"}
+{"Action":"skip","Package":"rlr/a","Test":"TestLab/vpp","Elapsed":0}
+`
+
 const failures = `{"ImportPath":"rlr/c [rlr/c.test]","Action":"build-output","Output":"c/x.go:1:1: broken\n"}
 {"Action":"output","Package":"rlr/b","Test":"TestBad","Output":"    b_test.go:1: wrong\n"}
 {"Action":"fail","Package":"rlr/b","Test":"TestBad","Elapsed":0.1}
@@ -59,6 +67,16 @@ func TestSummary(t *testing.T) {
 			not: []string{"noise", "FAILED", "race detector"},
 		},
 		{name: "skip of VPP when it is required", input: events, requireVPP: true, want: []string{"RLR_REQUIRE_VPP=1, but"}},
+		{
+			name: "slow test left out when VPP is required", input: long, requireVPP: true, ok: true,
+			want: []string{
+				"skipped: takes minutes: RLR_LONG=1, or make test-long\n         rlr/a TestLab/vpp\n",
+				"dataplane vpp     : 1 tests passed, 0 failed, 1 skipped\n",
+			},
+			not: []string{"RLR_REQUIRE_VPP=1, but"},
+		},
+		{name: "slow test left out, another for want of VPP", input: long + events, requireVPP: true, want: []string{"RLR_REQUIRE_VPP=1, but"}},
+		{name: "none but a slow test of VPP", input: onlyLong, requireVPP: true, want: []string{"RLR_REQUIRE_VPP=1, but"}},
 		{
 			name: "failures", input: failures,
 			want: []string{

@@ -26,7 +26,7 @@ func cable(a, b *rig, addrA, addrB []string) (uint32, uint32) {
 func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 func testContext(tb testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	tb.Cleanup(cancel)
 	return ctx
 }
@@ -51,7 +51,7 @@ func serve(tb testing.TB, l net.Listener, word string) {
 
 func readLine(tb testing.TB, c net.Conn) string {
 	tb.Helper()
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	var line []byte
 	for b := make([]byte, 1); ; {
 		if _, err := io.ReadFull(c, b); err != nil {
@@ -193,7 +193,7 @@ func transfer(tb testing.TB, c net.Conn, n int) {
 		_, err := c.Write(data)
 		errs <- err
 	}()
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	got := make([]byte, n)
 	if _, err := io.ReadFull(c, got); err != nil {
 		tb.Fatal(err)
