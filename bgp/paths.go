@@ -59,9 +59,7 @@ func (s *Speaker) Sessions() []Session {
 			sessions[i].Graceful.Restarting = p.GetGracefulRestart().GetLocalRestarting()
 		}
 		if p != nil && sessions[i].Graceful.Helping && sessions[i].State != Established {
-			for _, f := range p.GetAfiSafis() {
-				sessions[i].Graceful.Stale += f.GetState().GetReceived()
-			}
+			sessions[i].Graceful.Stale = r.stale(ids[i], sessions[i].Neighbor.Families)
 		}
 		if p != nil && sessions[i].State == Established {
 			addCounts(&sessions[i], p)
@@ -71,6 +69,20 @@ func (s *Speaker) Sessions() []Session {
 		}
 	}
 	return sessions
+}
+
+// stale counts what GoBGP keeps of a neighbour without a session: its own counts are 0 then.
+func (r *running) stale(id string, families []Family) (n uint64) {
+	for _, f := range families {
+		t, err := r.gobgp.GetTable(r.ctx, &api.GetTableRequest{
+			TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: id,
+			Family: &api.Family{Afi: api.Family_Afi(f.wire().Afi()), Safi: api.Family_Safi(f.wire().Safi())},
+		})
+		if err == nil {
+			n += t.GetNumPath()
+		}
+	}
+	return n
 }
 
 func addCounts(s *Session, p *api.Peer) {
