@@ -117,9 +117,13 @@ func TestGracefulHelper(t *testing.T) {
 	if n := stale(); n != 3 {
 		t.Errorf("%d paths are stale", n)
 	}
+	again := time.Now()
 	p = dialRaw(t, node, "169.254.0.1")
 	p.establishAs(restarter(60, restarted|preserved)...)
 	r1.established()
+	if d := time.Since(again); d > 4*time.Second { // GoBGP's idle time is 5 s
+		t.Errorf("the next session took %s", d)
+	}
 	p.send(announce4("10.2.0.0/24"))
 	p.send(announce6("fd00:2::/64"))
 	p.send(endOfRIB([]Family{IPv4}))
@@ -262,7 +266,9 @@ func TestRestartedUnnoticed(t *testing.T) {
 	if lost, _ := r1.feed.counts(); lost != 2 {
 		t.Errorf("%d routes were lost", lost)
 	}
-	t.Logf("a new session after %s", time.Since(began))
+	if d := time.Since(began); d > 4*time.Second {
+		t.Errorf("the new session took %s", d)
+	}
 }
 
 func longLived(caps []bgp.ParameterCapabilityInterface, seconds uint32) []bgp.ParameterCapabilityInterface {

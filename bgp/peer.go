@@ -62,6 +62,7 @@ type peer struct {
 // gobgpSide is what a peer needs of GoBGP.
 type gobgpSide interface {
 	give(*session)
+	hurryLost(*peer)       // shortens GoBGP's idle time after a session that is lost; see skipIdle
 	resetLost(*peer) error // ends the established session of a peer; it waits for GoBGP to take the order
 }
 
@@ -421,6 +422,13 @@ func (p *peer) sessionLost(must bool) bool {
 		p.post(func() { p.calmUntil = time.Now().Add(calm) })
 	}
 	return p.gobgp.resetLost(p) == nil
+}
+
+// sessionKept implements watcher.
+func (p *peer) sessionKept() {
+	if p.status.mayHurry(time.Now()) {
+		p.gobgp.hurryLost(p)
+	}
 }
 
 // sessionNotice implements watcher.

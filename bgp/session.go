@@ -60,6 +60,7 @@ type watcher interface {
 	sessionTaken(*session)               // GoBGP wrote its OPEN
 	sessionConfirmed(*session)           // the peer's KEEPALIVE came: Established follows
 	sessionLost(must bool) bool          // an established one's wire is dead: GoBGP was asked for a reset. May wait for GoBGP; the session is not locked
+	sessionKept()                        // the same, but GoBGP gets the error and keeps the routes
 	sessionEnded(*session, bool, string) // GoBGP closed it; whether it had taken it; why, "" when it is not known
 	sessionNotice(sent bool, body []byte) string
 }
@@ -237,12 +238,16 @@ func (s *session) lose(err error, notice bool) error {
 	}
 	graceful := s.graceful
 	s.mu.Unlock()
+	if graceful && !closed {
+		s.watch.sessionKept()
+		return err
+	}
 	select {
 	case <-s.ended: // by us, or GoBGP knows
 		return err
 	default:
 	}
-	if closed || graceful || !s.confirmed.Load() || !s.watch.sessionLost(must) {
+	if closed || !s.confirmed.Load() || !s.watch.sessionLost(must) {
 		return err
 	}
 	t := time.NewTimer(writeWait)

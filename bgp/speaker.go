@@ -83,7 +83,8 @@ type running struct {
 	deferral   time.Duration
 	recovering atomic.Bool // the first routes of the neighbours are awaited after a restart of ours
 
-	peerMu sync.Mutex // GoBGP's list of peers
+	peerMu  sync.Mutex // GoBGP's list of peers
+	stopped bool       // it is GoBGP's own again; guarded by peerMu
 }
 
 const (
@@ -228,6 +229,9 @@ func (s *Speaker) stop(r *running) {
 	s.running = nil
 	s.mu.Unlock()
 	r.cancel()
+	r.peerMu.Lock()
+	r.stopped = true
+	r.peerMu.Unlock()
 	r.gobgp.Stop()
 	for _, stop := range r.peers {
 		stop()
@@ -251,6 +255,15 @@ func waitAll(chans []<-chan struct{}) {
 // resetLost implements gobgpSide.
 func (r *running) resetLost(p *peer) error {
 	return r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String()})
+}
+
+// hurryLost implements gobgpSide.
+func (r *running) hurryLost(p *peer) {
+	r.peerMu.Lock()
+	defer r.peerMu.Unlock()
+	if p.known && !r.stopped {
+		skipIdle(r.gobgp, p.id)
+	}
 }
 
 // give implements gobgpSide.

@@ -165,7 +165,9 @@ func (st *peerStatus) localAddr() netip.Addr {
 func (st *peerStatus) connectFailed(text string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.connectError = text
+	if st.state != Established { // a loser of a collision may be heard of late
+		st.connectError = text
+	}
 }
 
 func (st *peerStatus) sessionFailed(text string) {
