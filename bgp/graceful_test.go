@@ -207,8 +207,17 @@ func TestGracefulNoMore(t *testing.T) {
 	r1.wantFeed() // RFC 4724 §4.2: no capability, nothing is kept, whether or not an End-of-RIB comes
 	p.send(announce4("10.2.0.0/24"))
 	r1.wantFeed(raw4)
+	status := &r1.peerByAddr(a("169.254.0.2")).status
+	status.mu.Lock()
+	status.hurried = time.Now().Add(time.Hour) // a session that keeps failing is not spared GoBGP's idle time
+	status.mu.Unlock()
 	p.conn.Close()
+	closed := time.Now()
 	r1.wantFeed()
+	dialRaw(t, node, "169.254.0.1").establishAs(bothFamilies()...)
+	if d := time.Since(closed); d < 4*time.Second {
+		t.Errorf("a session that keeps failing is back after %s", d)
+	}
 }
 
 func TestForwardingNotPreserved(t *testing.T) {
@@ -327,6 +336,24 @@ func TestLongLived(t *testing.T) {
 	r1.wantFeed("10.2.0.0/24 via 169.254.2.2") // at the end of the stale time
 	if d := time.Since(closed); d < 4900*time.Millisecond || d > 8*time.Second {
 		t.Errorf("gone after %s, 1 s and 4 s were agreed", d)
+	}
+}
+
+// With long-lived routes an expired hold timer is as good as a broken connection.
+func TestLongLivedHoldTimer(t *testing.T) {
+	r1, _, link, _ := grSite(t, longLived(restarter(1, 0), 60), func(c *Config) {
+		c.Neighbors[0].HoldTime, c.Neighbors[0].Graceful.LongLived = 3*time.Second, time.Minute
+	})
+	link.Cut()
+	eventually(t, 10*time.Second, func() string {
+		if s := r1.session("raw"); !strings.HasPrefix(s.LastError, "Hold Timer Expired") || !s.Graceful.LastResort || s.Graceful.Stale != 3 {
+			return fmt.Sprintf("%q, %+v", s.LastError, s.Graceful)
+		}
+		return ""
+	})
+	r1.wantFeed(raw4, raw41, raw6)
+	if lost, _ := r1.feed.counts(); lost != 0 {
+		t.Errorf("%d routes were lost", lost)
 	}
 }
 
