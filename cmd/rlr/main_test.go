@@ -29,7 +29,7 @@ func TestScript(t *testing.T) {
 
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
-		"until": until, "private": private, "edit": edit, "hangup": hangup, "vppctl": vppctl,
+		"until": until, "private": private, "edit": edit, "hangup": hangup, "murder": murder, "vppctl": vppctl,
 	}
 }
 
@@ -84,15 +84,20 @@ func private(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // hangup sends SIGHUP to a router: hangup NAME.
-func hangup(ts *testscript.TestScript, neg bool, args []string) {
+func hangup(ts *testscript.TestScript, neg bool, args []string) { kill(ts, neg, args, syscall.SIGHUP) }
+
+// murder is kill -9: murder NAME.
+func murder(ts *testscript.TestScript, neg bool, args []string) { kill(ts, neg, args, syscall.SIGKILL) }
+
+func kill(ts *testscript.TestScript, neg bool, args []string, sig syscall.Signal) {
 	if len(args) != 1 || neg {
-		ts.Fatalf("usage: hangup NAME")
+		ts.Fatalf("usage: hangup NAME, murder NAME")
 	}
 	b, err := os.ReadFile(filepath.Join(ts.Getenv("RLR_RUNTIME_DIR"), args[0], "pid"))
 	ts.Check(err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	ts.Check(err)
-	ts.Check(syscall.Kill(pid, syscall.SIGHUP))
+	ts.Check(syscall.Kill(pid, sig))
 }
 
 // edit replaces text in a file: edit FILE PATTERN NEW, where \n in NEW is a new line.
