@@ -140,6 +140,37 @@ func (p *peer) agree(w *wire) terms {
 	return t
 }
 
+// intact reports whether our forwarding goes on as the peer knows it from the last session. A connection may break without a
+// restart of either side, and then the F bit says that nothing is lost; GoBGP sets it only with the R bit.
+func (p *peer) intact() bool {
+	life := p.local.life()
+	return p.local.outlived && p.config().Graceful.Mode == GracefulOn && life != 0 && life == p.life.Load()
+}
+
+// forwardingPreserved returns our OPEN with the F bits of all families of both capabilities set (RFC 4724 §3, RFC 9494 §3).
+func forwardingPreserved(open []byte) []byte {
+	open = slices.Clone(open)
+	const fixed = headerLen + 10 // version, AS, hold time, identifier, length of what follows
+	for params := open[min(fixed, len(open)):]; len(params) > 2 && len(params) >= 2+int(params[1]); params = params[2+int(params[1]):] {
+		caps := params[2 : 2+int(params[1])]
+		for params[0] == bgp.BGP_OPT_CAPABILITY && len(caps) > 2 && len(caps) >= 2+int(caps[1]) {
+			value := caps[2 : 2+int(caps[1])]
+			switch bgp.BGPCapabilityCode(caps[0]) {
+			case bgp.BGP_CAP_GRACEFUL_RESTART: // flags and time, then AFI, SAFI and flags of each family
+				for i := 2 + 3; i < len(value); i += 4 {
+					value[i] |= 0x80
+				}
+			case bgp.BGP_CAP_LONG_LIVED_GRACEFUL_RESTART: // AFI, SAFI, flags and time of each family
+				for i := 3; i < len(value); i += 7 {
+					value[i] |= 0x80
+				}
+			}
+			caps = caps[2+int(caps[1]):]
+		}
+	}
+	return open
+}
+
 // endOfRIB are the markers of families (RFC 4724 §2).
 func endOfRIB(families []Family) []byte {
 	var all []byte

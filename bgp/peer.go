@@ -22,6 +22,7 @@ import (
 // So every order of events goes through the same code, and a missed event is at worst late.
 type peer struct {
 	cfg   atomic.Pointer[Neighbor] // replaced by a reload that needs no new session
+	life  atomic.Uint64            // of the dataplane when a session was last established
 	id    netip.Addr
 	local localSpeaker
 	stack hoststack.Stack
@@ -72,6 +73,7 @@ type localSpeaker struct {
 	id       netip.Addr
 	cluster  netip.Addr // cluster id (RFC 4456)
 	outlived bool       // our dataplane forwards when we are gone
+	life     func() uint64
 }
 
 const (
@@ -392,7 +394,7 @@ func (p *peer) offer(now time.Time) {
 		return
 	}
 	p.giveAt = now.Add(giveRetry)
-	p.sess = newSession(p.id, w, p)
+	p.sess = newSession(p.id, w, p, p.intact)
 	if p.out != nil && p.in != nil {
 		p.sess.addWire(p.in)
 	}
@@ -514,6 +516,7 @@ func (p *peer) updateState() {
 	}
 	if old := p.status.setState(state); state != old && state == Established {
 		p.log.Info("BGP session established")
+		p.life.Store(p.local.life())
 		if now := time.Now(); len(p.status.heldFamilies(now)) > 0 {
 			p.staleBy = now.Add(p.config().Graceful.StaleTime)
 		}

@@ -26,6 +26,7 @@ import (
 type session struct {
 	remote *net.TCPAddr // the neighbour's identity, which is what GoBGP finds it by
 	watch  watcher
+	intact func() bool // we still forward by what the peer has from the session before
 
 	mu       sync.Mutex
 	local    *net.TCPAddr
@@ -65,11 +66,11 @@ type watcher interface {
 	sessionNotice(sent bool, body []byte) string
 }
 
-func newSession(remote netip.Addr, w *wire, watch watcher) *session {
+func newSession(remote netip.Addr, w *wire, watch watcher, intact func() bool) *session {
 	s := &session{
 		remote: &net.TCPAddr{IP: remote.AsSlice(), Port: bgp.BGP_PORT, Zone: remote.Zone()},
-		watch:  watch,
-		ready:  make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
+		watch:  watch, intact: intact,
+		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	s.addWire(w)
 	return s
@@ -90,7 +91,11 @@ func (s *session) addWire(w *wire) {
 
 func (s *session) sendOpenLocked(w *wire) {
 	w.sentOpen = true
-	if err := w.send(s.open); err != nil {
+	open := s.open
+	if s.intact() {
+		open = forwardingPreserved(open)
+	}
+	if err := w.send(open); err != nil {
 		w.close() // its reader reports it
 	}
 }

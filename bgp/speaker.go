@@ -43,6 +43,9 @@ type Options struct {
 	// Outlived says that the dataplane goes on forwarding when this process ends: then neighbours are asked to keep our routes
 	// (RFC 4724). Unlike the others it may be left out.
 	Outlived bool
+
+	// Life is a number that changes when the dataplane has lost what it held, and 0 while that is not known. It may be left out.
+	Life func() uint64
 }
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine, before, during and after Run; what is changed
@@ -105,9 +108,12 @@ func New(o Options) (*Speaker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgp: %w", err)
 	}
+	if o.Life == nil {
+		o.Life = func() uint64 { return 0 }
+	}
 	s := &Speaker{
 		stack: o.Stack, log: o.Log,
-		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived},
+		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived, life: o.Life},
 		ready: make(chan struct{}), voided: make(chan struct{}, 1),
 		cfg:   cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},

@@ -95,6 +95,9 @@ func difference(old, next *config.Config) []string {
 	if !reflect.DeepEqual(old.BGP.Redistribute, next.BGP.Redistribute) {
 		out = append(out, "bgp.redistribute changed")
 	}
+	if old.BGP.Deferral != next.BGP.Deferral {
+		out = append(out, "bgp.deferral changed, for the next start")
+	}
 	if old.Log.Level != next.Log.Level {
 		out = append(out, "log.level changed")
 	}

@@ -58,7 +58,7 @@ type router struct {
 	prober  *hoststack.Prober
 	links   *links
 
-	attached atomic.Bool // a dataplane was there before
+	lives atomic.Uint64 // of the dataplane, so far
 
 	ending chan error // errRestart, or nil for `rlr stop`
 
@@ -159,7 +159,7 @@ func (r *router) build() error {
 	}
 	r.speaker, err = bgp.New(bgp.Options{
 		Config: bgpConfig(cfg), Stack: r.access.stack, Feed: bgpFeed, Log: r.subsystem("bgp"),
-		Outlived: r.dp.outlives(),
+		Outlived: r.dp.outlives(), Life: r.life,
 	})
 	return err
 }
@@ -223,9 +223,17 @@ func (r *router) resume(ctx context.Context, own uint64) {
 	}
 }
 
+// life is the dataplane's present life, 0 while it is not known to be the one of before.
+func (r *router) life() uint64 {
+	if !r.agent.Status().Connected {
+		return 0
+	}
+	return r.lives.Load()
+}
+
 // dataplaneChanged follows vppagent. What it says is a hint; the answer is always to look again.
 func (r *router) dataplaneChanged(c vppagent.Change) {
-	if c.Kind == vppagent.Attached && r.attached.Swap(true) && c.NewInstance && r.speaker != nil {
+	if c.Kind == vppagent.Attached && c.NewInstance && r.lives.Add(1) > 1 && r.speaker != nil {
 		r.speaker.Void() // what the one before held is gone with it
 	}
 	switch c.Kind {
