@@ -109,7 +109,7 @@ func diff(old, next *Config) changeSet {
 func sameSession(a, b *Neighbor) bool {
 	return a.Address == b.Address && a.Interface == b.Interface && a.Table == b.Table && a.AS == b.AS &&
 		a.LocalAddress == b.LocalAddress && a.HoldTime == b.HoldTime && slices.Equal(a.Families, b.Families) &&
-		a.RouteReflectorClient == b.RouteReflectorClient && a.Multihop == b.Multihop
+		a.RouteReflectorClient == b.RouteReflectorClient && a.Multihop == b.Multihop && a.Graceful == b.Graceful
 }
 
 // applySoft gives a session that goes on its new settings.
@@ -216,6 +216,7 @@ func (r *running) addLocked(p *peer) error {
 		family := &api.Family{Afi: api.Family_Afi(f.wire().Afi()), Safi: api.Family_Safi(f.wire().Safi())}
 		peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{Config: &api.AfiSafiConfig{Family: family, Enabled: true}})
 	}
+	r.graceful(p, peer)
 	if err := r.gobgp.AddPeer(r.ctx, &api.AddPeerRequest{Peer: peer}); err != nil {
 		return fmt.Errorf("add neighbor %s: %w", n.Name, err)
 	}
@@ -271,6 +272,7 @@ func (r *running) deleteLocked(p *peer) error {
 		return nil
 	}
 	p.known = false
+	p.status.forgotten()
 	if err := r.gobgp.DeletePeer(r.ctx, &api.DeletePeerRequest{Address: p.id.String()}); err != nil {
 		return fmt.Errorf("delete neighbor %s: %w", p.config().Name, err)
 	}
@@ -319,7 +321,7 @@ type ResetKind uint8
 const (
 	ResetHard    ResetKind = iota // ends the session; or makes a neighbour without one try again at once
 	ResetSoft                     // both of the following
-	ResetSoftIn                   // applies the import policy anew to what the neighbour has announced
+	ResetSoftIn                   // applies the import policy anew to what the neighbour has announced, and asks it for that anew
 	ResetSoftOut                  // announces everything anew
 )
 
@@ -331,8 +333,10 @@ func (s *Speaker) Reset(name string, kind ResetKind) error {
 		}
 		switch kind {
 		case ResetSoft:
+			p.refresh()
 			return r.softReset(p, api.ResetPeerRequest_DIRECTION_BOTH)
 		case ResetSoftIn:
+			p.refresh()
 			return r.softReset(p, api.ResetPeerRequest_DIRECTION_IN)
 		case ResetSoftOut:
 			return r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT)

@@ -39,7 +39,8 @@ type bird struct {
 	cmd     *exec.Cmd
 }
 
-func newBird(t *testing.T) (*bird, kernelStack) {
+// options go into its BGP protocol.
+func newBird(t *testing.T, options string) (*bird, kernelStack) {
 	t.Helper()
 	program := os.Getenv("RLR_BIRD")
 	if program == "" {
@@ -70,8 +71,9 @@ protocol bgp r1 {
 	error wait time 1, 2;
 	ipv4 { import all; export where source = RTS_STATIC; next hop address 10.99.0.2; };
 	ipv6 { import all; export where source = RTS_STATIC; next hop address fd00:99::2; };
+	%s
 }
-`, s.dial, s.listen)
+`, s.dial, s.listen, options)
 	if err := os.WriteFile(filepath.Join(dir, "bird.conf"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -90,9 +92,9 @@ func freePort(t *testing.T, host string) uint16 {
 	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
-func (b *bird) start() {
+func (b *bird) start(flags ...string) {
 	b.t.Helper()
-	b.cmd = exec.Command(b.program, "-f", "-c", filepath.Join(b.dir, "bird.conf"), "-s", filepath.Join(b.dir, "ctl"), "-P", filepath.Join(b.dir, "pid"))
+	b.cmd = exec.Command(b.program, append(flags, "-f", "-c", filepath.Join(b.dir, "bird.conf"), "-s", filepath.Join(b.dir, "ctl"), "-P", filepath.Join(b.dir, "pid"))...)
 	if err := b.cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
@@ -137,7 +139,7 @@ func (b *bird) ask(command string) string {
 func TestBird(t *testing.T) {
 	for _, passive := range []bool{false, true} {
 		t.Run(fmt.Sprintf("passive=%v", passive), func(t *testing.T) {
-			b, stack := newBird(t)
+			b, stack := newBird(t, "")
 			feed := newRecorder()
 			s, err := New(Options{
 				Config: Config{AS: 65001, RouterID: a("10.1.0.1"), Neighbors: []Neighbor{{

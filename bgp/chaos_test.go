@@ -13,6 +13,12 @@ import (
 
 // Random trouble, and then peace: every session comes back, with one connection each, and the routes are right.
 func TestChaos(t *testing.T) {
+	for _, outlived := range []bool{false, true} { // with it, most losses are graceful
+		t.Run(fmt.Sprintf("graceful=%v", outlived), func(t *testing.T) { chaos(t, outlived) })
+	}
+}
+
+func chaos(t *testing.T, outlived bool) {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("BGP_TEST_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
@@ -25,6 +31,8 @@ func TestChaos(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	const pairs = 6
 	r1, r2, links := manyLinks(t, pairs)
+	r1 = newRouterWith(t, r1.node, "r1", Options{Config: r1.cfg, Outlived: outlived})
+	r2 = newRouterWith(t, r2.node, "r2", Options{Config: r2.cfg, Outlived: outlived})
 	routers := []*testRouter{r1, r2}
 	c := []Config{r1.cfg, r2.cfg}
 	for k := range c {
@@ -88,6 +96,9 @@ func TestChaos(t *testing.T) {
 			for _, s := range r.Sessions() {
 				if s.State != Established {
 					return fmt.Sprintf("%s: %s is %s (%s)", r.name, s.Neighbor.Name, s.State, s.ErrorText())
+				}
+				if g := s.Graceful; !g.Aware || g.Restarter != outlived || g.Helping {
+					return fmt.Sprintf("%s: %s has %+v", r.name, s.Neighbor.Name, g)
 				}
 				if s.Received != 1 || s.Advertised != 1 {
 					return fmt.Sprintf("%s: %s has received %d and advertised %d", r.name, s.Neighbor.Name, s.Received, s.Advertised)

@@ -63,7 +63,7 @@ func (p *peer) choose(w *wire, now time.Time) {
 	p.sessWire = w
 	p.confirmBy = now.Add(openWait)
 	p.status.opened(w, p.sess)
-	p.sess.choose(w)
+	p.sess.choose(w, p.agree(w))
 	p.out, p.in = nil, nil
 }
 
@@ -74,6 +74,10 @@ func (p *peer) resolveLate(now time.Time) {
 	}
 	if !p.sess.confirmed.Load() {
 		p.resolveOpenConfirm()
+		return
+	}
+	if o := p.in.open; o != nil && o.gr.restarting && len(p.sess.agreedTerms().kept) > 0 {
+		p.sess.hangUp() // RFC 4724 §4.2: it has restarted, so the old session is none; no NOTIFICATION
 		return
 	}
 	// RFC 4271 §6.8 closes the new connection. But a peer that lost its session without a word connects anew and would be

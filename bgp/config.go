@@ -108,6 +108,7 @@ type Neighbor struct {
 	Passive      bool          // wait for the neighbour to connect
 	Disabled     bool          // administratively down from the start
 
+	Graceful             GracefulRestart
 	NextHopSelf          bool // towards an iBGP neighbour: routes learned by eBGP get our address as next hop
 	RouteReflectorClient bool // RFC 4456
 	Multihop             bool // the neighbour is not on a connected network
@@ -232,6 +233,9 @@ func (n *Neighbor) normalize() error {
 	}
 	if n.ConnectRetry == 0 {
 		n.ConnectRetry = DefaultConnectRetry
+	}
+	if err := n.Graceful.normalize(); err != nil {
+		return fail("%w", err)
 	}
 	return n.normalizeFamilies()
 }

@@ -23,6 +23,7 @@ type feeder struct {
 
 	mu     sync.Mutex
 	sets   map[fib.Key][]member // with multipath
+	held   map[fib.Key][]member // what is to be published when all is here; nil: publish at once
 	closed bool                 // the speaker ends: the dataplane keeps what it has
 	last   time.Time
 }
@@ -33,6 +34,7 @@ type member struct {
 	id     uint32 // of add-path
 	hop    fib.NextHop
 	usable bool
+	last   bool // long-lived stale: a last resort (RFC 9494)
 }
 
 // update takes one event.
@@ -53,7 +55,7 @@ func (f *feeder) update(paths []*apiutil.Path) {
 				if !p.Withdrawal {
 					set = []member{f.member(p)}
 				}
-				f.publish(key, set)
+				f.settle(key, set)
 			}
 		}
 		return
@@ -69,8 +71,25 @@ func (f *feeder) update(paths []*apiutil.Path) {
 		}
 	}
 	for key := range changed {
-		f.publish(key, f.sets[key])
+		f.settle(key, f.sets[key])
 	}
+}
+
+// settle publishes a prefix's best paths, now or when hold ends.
+func (f *feeder) settle(key fib.Key, set []member) {
+	if f.held != nil {
+		f.held[key] = set
+		return
+	}
+	f.publish(key, set)
+}
+
+// hold defers the selection of routes (RFC 4724 §4.1) until complete: the dataplane goes on with what an earlier run left in
+// it, and is not made to follow each neighbour's routes as they trickle in.
+func (f *feeder) hold() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = map[fib.Key][]member{}
 }
 
 // change applies a path to its prefix's set.
@@ -89,7 +108,7 @@ func (f *feeder) change(key fib.Key, p *apiutil.Path) {
 }
 
 func (f *feeder) member(p *apiutil.Path) member {
-	m := member{source: p.PeerAddress, id: p.RemoteID}
+	m := member{source: p.PeerAddress, id: p.RemoteID, last: lastResort(p.Attrs)}
 	if from := f.peer(p.PeerAddress); from != nil {
 		m.hop, m.usable = from.forward(nextHopOf(p.Attrs))
 		if !m.usable {
@@ -104,8 +123,9 @@ func (f *feeder) member(p *apiutil.Path) member {
 // what we originate is in the dataplane by its own feed.
 func (f *feeder) publish(key fib.Key, set []member) {
 	var hops []fib.NextHop
+	resort := !slices.ContainsFunc(set, func(m member) bool { return !m.last }) // GoBGP leaves such paths in a set with others
 	for _, m := range set {
-		if m.usable && !slices.Contains(hops, m.hop) {
+		if m.usable && m.last == resort && !slices.Contains(hops, m.hop) {
 			hops = append(hops, m.hop)
 		}
 	}
@@ -145,9 +165,14 @@ func (f *feeder) quiet(now time.Time, d time.Duration) bool {
 func (f *feeder) complete() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.closed {
-		f.feed.Complete()
+	if f.closed {
+		return
 	}
+	for key, set := range f.held {
+		f.publish(key, set)
+	}
+	f.held = nil
+	f.feed.Complete()
 }
 
 // close leaves the feed as it is.
@@ -191,6 +216,16 @@ func nextHopOf(attrs []bgp.PathAttributeInterface) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// lastResort reports whether a path is long-lived stale (RFC 9494 §4.6).
+func lastResort(attrs []bgp.PathAttributeInterface) bool {
+	for _, a := range attrs {
+		if c, ok := a.(*bgp.PathAttributeCommunities); ok {
+			return slices.Contains(c.Value, uint32(bgp.COMMUNITY_LLGR_STALE))
+		}
+	}
+	return false
 }
 
 func keyOf(p *apiutil.Path) (fib.Key, bool) {

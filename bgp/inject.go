@@ -3,20 +3,35 @@ package bgp
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"reflect"
 	"unsafe"
 
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
+// This file is the only one that knows of fields that GoBGP does not export; New fails if one is not there as expected, and a
+// test fails before that.
+//
 // GoBGP's server takes connections from a channel that its own TCP listeners fill. Our connections come from the dataplane's
-// stack and not from the kernel's, so we hand GoBGP a channel of ours in that place. The field is not exported: this file is
-// the only one that knows of it, New fails if it is not there as expected, and a test fails before that.
+// stack and not from the kernel's, so we hand GoBGP a channel of ours in that place.
+//
+// After a connection that broke, GoBGP sits in Idle for 5 seconds, unless it is made to forget the routes. Where it is to keep
+// them (RFC 4724), the time that the neighbour's state machine will sit there is set.
 
-const acceptField = "acceptCh"
+const (
+	acceptField = "acceptCh"
 
-// checkInjection reports why connections could not be handed to this version of GoBGP.
+	peersField = "neighborMap" // map[netip.Addr]*peer
+	fsmField   = "fsm"         // *fsm
+	idleField  = "idleHoldTime"
+)
+
+// checkInjection reports why this version of GoBGP is none for us.
 func checkInjection() error {
+	if err := checkIdle(); err != nil {
+		return err
+	}
 	f, ok := reflect.TypeFor[server.BgpServer]().FieldByName(acceptField)
 	if !ok {
 		return fmt.Errorf("this GoBGP has no field BgpServer.%s: rlr is built with a version that it was not made for", acceptField)
@@ -37,4 +52,33 @@ func injector(s *server.BgpServer) (chan<- net.Conn, error) {
 	f := reflect.ValueOf(s).Elem().FieldByName(acceptField)
 	*(*chan net.Conn)(unsafe.Pointer(f.UnsafeAddr())) = ch
 	return ch, nil
+}
+
+func checkIdle() error {
+	wrong := func(what string) error {
+		return fmt.Errorf("this GoBGP's %s is not as expected: rlr is built with a version that it was not made for", what)
+	}
+	peers, ok := reflect.TypeFor[server.BgpServer]().FieldByName(peersField)
+	if !ok || peers.Type.Kind() != reflect.Map || peers.Type.Key() != reflect.TypeFor[netip.Addr]() || peers.Type.Elem().Kind() != reflect.Pointer {
+		return wrong("BgpServer." + peersField)
+	}
+	fsm, ok := peers.Type.Elem().Elem().FieldByName(fsmField)
+	if !ok || fsm.Type.Kind() != reflect.Pointer {
+		return wrong("peer." + fsmField)
+	}
+	if idle, ok := fsm.Type.Elem().FieldByName(idleField); !ok || idle.Type != reflect.TypeFor[float64]() {
+		return wrong("fsm." + idleField)
+	}
+	return nil
+}
+
+// skipIdle makes the next Idle of a neighbour short. It must be called from the goroutine of GoBGP that reads the neighbour's
+// session, which the state machine waits for, and while nobody adds or deletes neighbours.
+func skipIdle(s *server.BgpServer, id netip.Addr) {
+	p := reflect.ValueOf(s).Elem().FieldByName(peersField).MapIndex(reflect.ValueOf(id))
+	if !p.IsValid() {
+		return
+	}
+	f := p.Elem().FieldByName(fsmField).Elem().FieldByName(idleField)
+	*(*float64)(unsafe.Pointer(f.UnsafeAddr())) = 0
 }

@@ -37,10 +37,12 @@ const (
 	ceaseCollision    = bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION
 )
 
-// openInfo is what collision handling reads in a peer's OPEN.
+// openInfo is what we read in a peer's OPEN: who it is, for collisions, and what it can do.
 type openInfo struct {
-	id uint32 // BGP Identifier
-	as uint32
+	id      uint32 // BGP Identifier
+	as      uint32
+	refresh bool // RFC 2918
+	gr      grOffer
 }
 
 // readFirst reads the first message of a connection. It returns what was read even when that is no message, for the one who
@@ -80,8 +82,15 @@ func parseOpen(b []byte) *openInfo {
 			continue
 		}
 		for _, c := range caps.Capability {
-			if as4, ok := c.(*bgp.CapFourOctetASNumber); ok {
-				info.as = as4.CapValue
+			switch c := c.(type) {
+			case *bgp.CapFourOctetASNumber:
+				info.as = c.CapValue
+			case *bgp.CapRouteRefresh:
+				info.refresh = true
+			case *bgp.CapGracefulRestart:
+				info.gr.graceful(c)
+			case *bgp.CapLongLivedGracefulRestart:
+				info.gr.longLivedGraceful(c)
 			}
 		}
 	}
@@ -203,6 +212,9 @@ type tap struct {
 func (t *tap) inNotice() bool {
 	return !t.lost && t.have == headerLen && t.header[18] == bgp.BGP_MSG_NOTIFICATION
 }
+
+// between reports whether no message is in progress.
+func (t *tap) between() bool { return t.have == 0 && !t.lost }
 
 // feed takes the next bytes.
 func (t *tap) feed(b []byte, message func(typ uint8, notice []byte)) {

@@ -54,7 +54,15 @@ func (s *Speaker) Sessions() []Session {
 		return sessions // the speaker ends
 	}
 	for i := range sessions {
-		if p := known[ids[i]]; p != nil && sessions[i].State == Established {
+		p := known[ids[i]]
+		if p != nil {
+			sessions[i].Graceful.Restarter = p.GetGracefulRestart().GetEnabled() && !p.GetGracefulRestart().GetHelperOnly()
+			sessions[i].Graceful.Restarting = p.GetGracefulRestart().GetLocalRestarting()
+		}
+		if p != nil && sessions[i].Graceful.Helping && sessions[i].State != Established {
+			sessions[i].Graceful.Stale = r.stale(ids[i], sessions[i].Neighbor.Families)
+		}
+		if p != nil && sessions[i].State == Established {
 			addCounts(&sessions[i], p)
 			if imp, _ := sessions[i].Neighbor.policies(&cfg); imp == PolicyNone {
 				sessions[i].Accepted = 0 // GoBGP counts what it accepts before policy
@@ -62,6 +70,20 @@ func (s *Speaker) Sessions() []Session {
 		}
 	}
 	return sessions
+}
+
+// stale counts what GoBGP keeps of a neighbour without a session: its own counts are 0 then.
+func (r *running) stale(id string, families []Family) (n uint64) {
+	for _, f := range families {
+		t, err := r.gobgp.GetTable(r.ctx, &api.GetTableRequest{
+			TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: id,
+			Family: &api.Family{Afi: api.Family_Afi(f.wire().Afi()), Safi: api.Family_Safi(f.wire().Safi())},
+		})
+		if err == nil {
+			n += t.GetNumPath()
+		}
+	}
+	return n
 }
 
 func addCounts(s *Session, p *api.Peer) {
@@ -160,6 +182,7 @@ type Path struct {
 	Interface        string     // of a link-local next hop
 	Unusable         bool       // the next hop is none: the path is not used for forwarding
 	Best             bool       // several paths with Best are an equal-cost set
+	Stale            bool       // kept of a session that is lost, or is back but has not announced the path again (RFC 4724 §4.2)
 	ASPath           string     // "65002 65003"; sets in braces, confederation sequences in parentheses and sets in brackets
 	Communities      []string   // "65001:2", or a well-known one's name
 	LargeCommunities []string
@@ -224,10 +247,10 @@ func comparePrefixes(a, b netip.Prefix) int {
 // describe words a prefix's paths; only is a neighbour's name or "".
 func (s *Speaker) describe(paths []*apiutil.Path, only string, multipath int) []Path {
 	var l []Path
-	best := 0
+	best, resort := 0, len(paths) > 0 && lastResort(paths[0].Attrs) // the first is the best one
 	for _, p := range paths {
-		d := Path{Since: time.Unix(p.Age, 0), Best: p.Best && best < multipath}
-		if p.Best {
+		d := Path{Since: time.Unix(p.Age, 0), Best: p.Best && best < multipath && lastResort(p.Attrs) == resort, Stale: p.Stale}
+		if d.Best {
 			best++
 		}
 		if p.PeerAddress.IsValid() {

@@ -22,6 +22,7 @@ import (
 // So every order of events goes through the same code, and a missed event is at worst late.
 type peer struct {
 	cfg   atomic.Pointer[Neighbor] // replaced by a reload that needs no new session
+	life  atomic.Uint64            // of the dataplane when a session was last established
 	id    netip.Addr
 	local localSpeaker
 	stack hoststack.Stack
@@ -42,6 +43,8 @@ type peer struct {
 	sess      *session
 	sessWire  *wire // the chosen one
 	sessTaken bool
+	calmUntil time.Time // nothing is offered to GoBGP before
+	staleBy   time.Time // when stale routes go whether the peer has sent all or not
 	confirmBy time.Time // when a chosen session must have its KEEPALIVE
 	probed    *wire     // for whose sake the established session was probed
 	proveFrom time.Time // from when on a message on it proves that it lives; zero: seen says how many there were then
@@ -60,14 +63,17 @@ type peer struct {
 // gobgpSide is what a peer needs of GoBGP.
 type gobgpSide interface {
 	give(*session)
+	hurryLost(*peer)       // shortens GoBGP's idle time after a session that is lost; see skipIdle
 	resetLost(*peer) error // ends the established session of a peer; it waits for GoBGP to take the order
 }
 
 // localSpeaker is what a peer must know of us.
 type localSpeaker struct {
-	as      uint32
-	id      netip.Addr
-	cluster netip.Addr // cluster id (RFC 4456)
+	as       uint32
+	id       netip.Addr
+	cluster  netip.Addr // cluster id (RFC 4456)
+	outlived bool       // our dataplane forwards when we are gone
+	life     func() uint64
 }
 
 const (
@@ -80,6 +86,8 @@ const (
 	// dataplane that dies several times is no reason to keep a good peer waiting.
 	hurryEvery = 10 * time.Second
 	hurryBurst = 6
+	// calm is GoBGP's idle time, and one of a second after a reset: RFC 4271 §8.1.1 damps a session that keeps failing.
+	calm = 5 * time.Second
 	// probePoll is how often a session that has to prove itself is looked at.
 	probePoll = 100 * time.Millisecond
 	// giveRetry is when a session is offered to GoBGP again if nothing was heard from it; longer than it stays idle.
@@ -168,6 +176,11 @@ func (p *peer) end() {
 // shutdown ends the session with a Cease, refuses what comes, and returns a channel that is closed when GoBGP has let go of
 // the session. The peer stays so until resume.
 func (p *peer) shutdown(subcode uint8, data []byte, why string) <-chan struct{} {
+	return p.close(subcode, data, func(s *session) { s.cease(&p.work, subcode, data, why) })
+}
+
+// close is shutdown with another end of the session than a Cease.
+func (p *peer) close(subcode uint8, data []byte, end func(*session)) <-chan struct{} {
 	done := make(chan struct{})
 	ok := p.post(func() {
 		p.closing = true
@@ -180,7 +193,7 @@ func (p *peer) shutdown(subcode uint8, data []byte, why string) <-chan struct{} 
 			}
 		}
 		if p.sess != nil {
-			p.sess.cease(&p.work, subcode, data, why)
+			end(p.sess)
 		}
 	})
 	if !ok {
@@ -219,6 +232,7 @@ func (p *peer) step(now time.Time) time.Duration {
 	}
 	p.resolveLate(now)
 	p.watchConfirm(now)
+	p.watchStale(now)
 	p.offer(now)
 	p.dial(now)
 	p.updateState()
@@ -247,9 +261,10 @@ func (p *peer) nextStep(now time.Time) time.Duration {
 		sooner(p.dialAt)
 	}
 	if p.sess == nil && (p.out != nil || p.in != nil) {
-		sooner(p.giveAt)
+		sooner(later(p.giveAt, p.calmUntil))
 	}
 	sooner(p.confirmBy)
+	sooner(p.staleBy)
 	if p.probed != nil {
 		sooner(now.Add(probePoll))
 	}
@@ -261,6 +276,13 @@ func (p *peer) nextStep(now time.Time) time.Duration {
 		}
 	}
 	return max(next.Sub(now), time.Millisecond)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // --- connections come
@@ -365,14 +387,14 @@ func (p *peer) offer(now time.Time) {
 	if w == nil {
 		w = p.in
 	}
-	if p.sess != nil || w == nil || p.closing {
+	if p.sess != nil || w == nil || p.closing || now.Before(p.calmUntil) {
 		return
 	}
 	if p.status.fsmState() != bgp.BGP_FSM_ACTIVE && now.Before(p.giveAt) {
 		return
 	}
 	p.giveAt = now.Add(giveRetry)
-	p.sess = newSession(p.id, w, p)
+	p.sess = newSession(p.id, w, p, p.intact)
 	if p.out != nil && p.in != nil {
 		p.sess.addWire(p.in)
 	}
@@ -393,8 +415,22 @@ func (p *peer) sessionTaken(s *session) {
 func (p *peer) sessionConfirmed(*session) { p.post(func() {}) }
 
 // sessionLost implements watcher. It declines for a session that keeps failing: GoBGP's idle time damps it (RFC 4271 §8.1.1).
-func (p *peer) sessionLost() bool {
-	return p.status.mayHurry(time.Now()) && p.gobgp.resetLost(p) == nil
+// Where it must not decline, the peer itself waits.
+func (p *peer) sessionLost(must bool) bool {
+	if !p.status.mayHurry(time.Now()) {
+		if !must {
+			return false
+		}
+		p.post(func() { p.calmUntil = time.Now().Add(calm) })
+	}
+	return p.gobgp.resetLost(p) == nil
+}
+
+// sessionKept implements watcher.
+func (p *peer) sessionKept() {
+	if p.status.mayHurry(time.Now()) {
+		p.gobgp.hurryLost(p)
+	}
 }
 
 // sessionNotice implements watcher.
@@ -425,13 +461,15 @@ func (p *peer) sessionOver(s *session, taken bool, cause string) {
 	if chosen && cause == "" {
 		cause = "ended after an unexpected message from the peer"
 	}
+	p.staleBy = time.Time{}
 	if s.confirmed.Load() {
 		p.status.flapped()
+		p.status.hold(s.keeps(), now)
 	}
 	if cause != "" && cause != causeQuiet {
 		p.status.sessionFailed(cause)
 		if s.confirmed.Load() {
-			p.log.WithField("error", cause).Info("BGP session ended")
+			p.log.WithFields(logrus.Fields{"error": cause, "stale": len(s.keeps().kept) > 0}).Info("BGP session ended")
 		} else {
 			p.log.WithField("error", cause).Debug("BGP session not established")
 		}
@@ -442,6 +480,7 @@ func (p *peer) sessionOver(s *session, taken bool, cause string) {
 		}
 	}
 	if !s.confirmed.Load() {
+		p.status.attemptFailed(now)
 		return // the next attempt is due when it is due: what went wrong may go wrong again
 	}
 	p.dialAt = now.Add(firstDial + rand.N(firstDial))
@@ -477,5 +516,9 @@ func (p *peer) updateState() {
 	}
 	if old := p.status.setState(state); state != old && state == Established {
 		p.log.Info("BGP session established")
+		p.life.Store(p.local.life())
+		if now := time.Now(); len(p.status.heldFamilies(now)) > 0 {
+			p.staleBy = now.Add(p.config().Graceful.StaleTime)
+		}
 	}
 }

@@ -26,6 +26,7 @@ import (
 type session struct {
 	remote *net.TCPAddr // the neighbour's identity, which is what GoBGP finds it by
 	watch  watcher
+	intact func() bool // we still forward by what the peer has from the session before
 
 	mu       sync.Mutex
 	local    *net.TCPAddr
@@ -38,6 +39,11 @@ type session struct {
 	cause    string // why it ended; the first cause stays
 	lost     bool   // the wire is of no use any more, which GoBGP does not know yet
 	sawClose bool
+
+	terms    terms
+	graceful bool   // it ended so that GoBGP keeps the peer's routes
+	ceased   bool   // we ended it with a NOTIFICATION, and GoBGP is still to be told
+	insert   []byte // messages for GoBGP besides the peer's
 
 	ready  chan struct{} // closed when chosen is set
 	ended  chan struct{} // closed by Close, and by us when we end it
@@ -54,16 +60,17 @@ type session struct {
 type watcher interface {
 	sessionTaken(*session)               // GoBGP wrote its OPEN
 	sessionConfirmed(*session)           // the peer's KEEPALIVE came: Established follows
-	sessionLost() bool                   // an established one's wire is dead: GoBGP was asked for a reset. May wait for GoBGP; the session is not locked
+	sessionLost(must bool) bool          // an established one's wire is dead: GoBGP was asked for a reset. May wait for GoBGP; the session is not locked
+	sessionKept()                        // the same, but GoBGP gets the error and keeps the routes
 	sessionEnded(*session, bool, string) // GoBGP closed it; whether it had taken it; why, "" when it is not known
 	sessionNotice(sent bool, body []byte) string
 }
 
-func newSession(remote netip.Addr, w *wire, watch watcher) *session {
+func newSession(remote netip.Addr, w *wire, watch watcher, intact func() bool) *session {
 	s := &session{
 		remote: &net.TCPAddr{IP: remote.AsSlice(), Port: bgp.BGP_PORT, Zone: remote.Zone()},
-		watch:  watch,
-		ready:  make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
+		watch:  watch, intact: intact,
+		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	s.addWire(w)
 	return s
@@ -84,7 +91,11 @@ func (s *session) addWire(w *wire) {
 
 func (s *session) sendOpenLocked(w *wire) {
 	w.sentOpen = true
-	if err := w.send(s.open); err != nil {
+	open := s.open
+	if s.intact() {
+		open = forwardingPreserved(open)
+	}
+	if err := w.send(open); err != nil {
 		w.close() // its reader reports it
 	}
 }
@@ -102,10 +113,11 @@ func (s *session) dropWire(w *wire) {
 }
 
 // choose lets GoBGP read from w, beginning with what was read already. The other candidates are the caller's.
-func (s *session) choose(w *wire) {
+func (s *session) choose(w *wire, t terms) {
 	first, extra := w.take()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.terms = t
 	s.chosen, s.prefix, s.wires = w, slices.Concat(first, extra), nil
 	s.unread = len(s.prefix)
 	s.local = tcpAddr(w.conn.LocalAddr())
@@ -153,6 +165,9 @@ func (s *session) Read(b []byte) (int, error) {
 	}
 	for {
 		s.mu.Lock()
+		if len(s.prefix) == 0 && s.reader.between() {
+			s.prefix, s.insert = s.insert, nil
+		}
 		n, w := copy(b, s.prefix), s.chosen
 		if n > 0 {
 			s.prefix = s.prefix[n:]
@@ -168,6 +183,11 @@ func (s *session) Read(b []byte) (int, error) {
 			continue // swapped meanwhile: nothing that the old one said counts
 		}
 		s.reader.feed(b[:n], s.receivedLocked)
+		if n == 0 && s.readBy.IsZero() && errors.Is(err, os.ErrDeadlineExceeded) {
+			_ = w.conn.SetReadDeadline(time.Time{}) // it was pretend's
+			s.mu.Unlock()
+			continue
+		}
 		over := err != nil && !errors.Is(err, os.ErrDeadlineExceeded) // GoBGP ends its own reads by a deadline
 		if over {
 			s.setCauseLocked(connErrorText(err))
@@ -176,10 +196,10 @@ func (s *session) Read(b []byte) (int, error) {
 		s.mu.Unlock()
 		if notice {
 			s.readNotice(w)
-			return 0, s.lose(io.EOF)
+			return 0, s.lose(io.EOF, true)
 		}
 		if over {
-			return n, s.lose(err)
+			return n, s.lose(err, false)
 		}
 		return n, err
 	}
@@ -210,16 +230,29 @@ func (s *session) readNotice(w *wire) {
 // lose ends an established session whose wire is of no use any more. GoBGP sits in Idle for 5 seconds after any end of a
 // session but one: a reset that it was asked for. So it is asked for one, and its NOTIFICATION goes nowhere. Where the watcher
 // does not want that, GoBGP gets the error.
-func (s *session) lose(err error) error {
+//
+// It also gets the error where that makes it keep the peer's routes: graceful restart is for a connection that broke, not for
+// a session that one side ended by a NOTIFICATION (RFC 4724 §4). GoBGP cannot tell the two apart in an error, so for the latter
+// the reset is then a must.
+func (s *session) lose(err error, notice bool) error {
 	s.mu.Lock()
 	s.lost = true
+	closed, must := s.sawClose, s.terms.forced
+	if !closed {
+		s.graceful = !notice && !s.ceased && len(s.terms.kept) > 0 && s.confirmed.Load()
+	}
+	graceful := s.graceful
 	s.mu.Unlock()
+	if graceful && !closed {
+		s.watch.sessionKept()
+		return err
+	}
 	select {
 	case <-s.ended: // by us, or GoBGP knows
 		return err
 	default:
 	}
-	if !s.confirmed.Load() || !s.watch.sessionLost() {
+	if closed || !s.confirmed.Load() || !s.watch.sessionLost(must) {
 		return err
 	}
 	t := time.NewTimer(writeWait)
@@ -283,6 +316,7 @@ func (s *session) receivedLocked(typ uint8, notice []byte) {
 		s.lastUpdate.Store(time.Now().UnixNano())
 	case bgp.BGP_MSG_KEEPALIVE:
 		if !s.confirmed.Swap(true) {
+			s.insert = endOfRIB(s.terms.flush)
 			s.watch.sessionConfirmed(s)
 		}
 	}
@@ -304,7 +338,8 @@ func (s *session) Write(b []byte) (int, error) {
 	if lost {
 		return len(b), nil // GoBGP learns it from its reader
 	}
-	if heard && len(b) >= headerLen && b[18] == bgp.BGP_MSG_NOTIFICATION {
+	notice := len(b) > headerLen && b[18] == bgp.BGP_MSG_NOTIFICATION
+	if heard && notice {
 		s.setCause(s.watch.sessionNotice(true, b[headerLen:]))
 	}
 	s.mu.Lock()
@@ -333,7 +368,10 @@ func (s *session) Write(b []byte) (int, error) {
 		n, err := w.conn.Write(b)
 		w.wmu.Unlock()
 		if err == nil {
-			return n, nil
+			if notice && b[headerLen] == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED {
+				err = s.holdTimerExpired()
+			}
+			return n, err
 		}
 		s.mu.Lock()
 		swapped := s.chosen != w
@@ -378,6 +416,14 @@ func (s *session) cease(work *sync.WaitGroup, subcode uint8, data []byte, local 
 	}
 	if chosen != nil {
 		_ = chosen.send(notification(bgp.BGP_ERROR_CEASE, subcode, data)) // the peer may be gone, and then needs none
+	}
+	s.mu.Lock()
+	s.ceased = chosen != nil && s.terms.forced && s.confirmed.Load()
+	ceased := s.ceased
+	s.mu.Unlock()
+	if ceased {
+		chosen.close() // and lose sees to the rest
+		return
 	}
 	s.hangUp()
 }

@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -38,6 +39,13 @@ type Options struct {
 	Stack  hoststack.Stack
 	Feed   Feed
 	Log    *logrus.Entry
+
+	// Outlived says that the dataplane goes on forwarding when this process ends: then neighbours are asked to keep our routes
+	// (RFC 4724). Unlike the others it may be left out.
+	Outlived bool
+
+	// Life is a number that changes when the dataplane has lost what it held, and 0 while that is not known. It may be left out.
+	Life func() uint64
 }
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine, before, during and after Run; what is changed
@@ -53,7 +61,11 @@ type Speaker struct {
 
 	changes sync.Mutex // serializes what changes GoBGP: Run's beginning and end, Apply, Originate, Enable, Disable, Reset
 
+	voided chan struct{} // holds one when the dataplane has lost what it held
+
 	mu      sync.RWMutex
+	resumed bool // the dataplane holds routes of an earlier run
+	leaving bool // another run will follow this one
 	cfg     Config
 	peers   map[netip.Addr]*peer // by configured address, with zone
 	byID    map[netip.Addr]*peer // by what GoBGP calls them
@@ -71,7 +83,11 @@ type running struct {
 	listeners map[netip.Addr]func() // by 0.0.0.0 or ::
 	work      sync.WaitGroup
 
-	peerMu sync.Mutex // GoBGP's list of peers
+	deferral   time.Duration
+	recovering atomic.Bool // the first routes of the neighbours are awaited after a restart of ours
+
+	peerMu  sync.Mutex // GoBGP's list of peers
+	stopped bool       // it is GoBGP's own again; guarded by peerMu
 }
 
 const (
@@ -92,10 +108,13 @@ func New(o Options) (*Speaker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgp: %w", err)
 	}
+	if o.Life == nil {
+		o.Life = func() uint64 { return 0 }
+	}
 	s := &Speaker{
 		stack: o.Stack, log: o.Log,
-		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID},
-		ready: make(chan struct{}),
+		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived, life: o.Life},
+		ready: make(chan struct{}), voided: make(chan struct{}, 1),
 		cfg:   cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
 	}
@@ -110,8 +129,8 @@ func New(o Options) (*Speaker, error) {
 func (s *Speaker) Ready() <-chan struct{} { return s.ready }
 
 // Run speaks until ctx ends; then it tells every neighbour so (Cease, Administrative Shutdown), and returns when all is
-// closed. The feed keeps the routes that it has: whether they shall go is for the dataplane's owner to say. A Speaker runs
-// once.
+// closed; see Leave for another end. The feed keeps the routes that it has: whether they shall go is for the dataplane's owner
+// to say. A Speaker runs once.
 func (s *Speaker) Run(ctx context.Context) error {
 	s.changes.Lock()
 	r, err := s.start(ctx)
@@ -121,7 +140,16 @@ func (s *Speaker) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	s.waitFed(ctx)
-	<-ctx.Done()
+	if ctx.Err() == nil {
+		s.recovered(r, false)
+	}
+	for ctx.Err() == nil {
+		select {
+		case <-s.voided:
+			s.recovered(r, true)
+		case <-ctx.Done():
+		}
+	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	s.stop(r)
@@ -135,7 +163,13 @@ func (s *Speaker) start(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &running{gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}}
+	r := &running{gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}, deferral: s.cfg.Deferral}
+	s.mu.RLock()
+	r.recovering.Store(s.resumed)
+	s.mu.RUnlock()
+	if r.recovering.Load() {
+		s.feeder.hold()
+	}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.work.Go(gobgp.Serve)
 	if err := s.configure(r); err != nil {
@@ -186,14 +220,24 @@ func (s *Speaker) stop(r *running) {
 		stop()
 	}
 	var down []<-chan struct{}
+	s.mu.RLock()
+	leaving := s.leaving
+	s.mu.RUnlock()
 	for p := range r.peers {
-		down = append(down, p.shutdown(ceaseShutdown, nil, causeQuiet))
+		if leaving {
+			down = append(down, p.depart())
+		} else {
+			down = append(down, p.shutdown(ceaseShutdown, nil, causeQuiet))
+		}
 	}
 	waitAll(down)
 	s.mu.Lock()
 	s.running = nil
 	s.mu.Unlock()
 	r.cancel()
+	r.peerMu.Lock()
+	r.stopped = true
+	r.peerMu.Unlock()
 	r.gobgp.Stop()
 	for _, stop := range r.peers {
 		stop()
@@ -217,6 +261,15 @@ func waitAll(chans []<-chan struct{}) {
 // resetLost implements gobgpSide.
 func (r *running) resetLost(p *peer) error {
 	return r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String()})
+}
+
+// hurryLost implements gobgpSide.
+func (r *running) hurryLost(p *peer) {
+	r.peerMu.Lock()
+	defer r.peerMu.Unlock()
+	if p.known && !r.stopped {
+		skipIdle(r.gobgp, p.id)
+	}
 }
 
 // give implements gobgpSide.
@@ -266,6 +319,10 @@ func (s *Speaker) waitFed(ctx context.Context) {
 			s.log.Info("not every BGP neighbor has sent its routes; going on without them")
 			s.feeder.complete()
 			return
+		case <-s.voided: // there is nothing to spare any more
+			s.Void() // for Run to see as well
+			s.feeder.complete()
+			return
 		case <-poll.C:
 		}
 	}
@@ -275,12 +332,15 @@ func (s *Speaker) waitFed(ctx context.Context) {
 func (s *Speaker) fed(now time.Time) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	allTold := true
 	for _, p := range s.peers {
-		if !p.status.fed(now, quietTime) {
+		fed, told := p.status.fed(now, quietTime)
+		if !fed {
 			return false
 		}
+		allTold = allTold && told
 	}
-	return len(s.peers) == 0 || s.feeder.quiet(now, quietTime/3)
+	return allTold || s.feeder.quiet(now, quietTime/3)
 }
 
 func (s *Speaker) peerByID(id netip.Addr) *peer {

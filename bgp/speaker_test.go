@@ -24,6 +24,7 @@ type recorder struct {
 	mu       sync.Mutex
 	routes   map[fib.Key]fib.Route
 	rev      uint64
+	lost     int // routes withdrawn that were there
 	complete int
 	changed  chan struct{}
 }
@@ -53,9 +54,19 @@ func (f *recorder) Update(routes ...fib.Route) uint64 {
 func (f *recorder) Withdraw(ks ...fib.Key) uint64 {
 	return f.change(func() {
 		for _, k := range ks {
+			if _, there := f.routes[k]; there {
+				f.lost++
+			}
 			delete(f.routes, k)
 		}
 	})
+}
+
+// counts returns how many routes were withdrawn, and how often the feed was completed.
+func (f *recorder) counts() (lost, complete int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost, f.complete
 }
 
 func (f *recorder) Complete() uint64 { return f.change(func() { f.complete++ }) }
@@ -99,8 +110,15 @@ func testLog(t *testing.T, name string) *logrus.Entry {
 
 func newRouter(t *testing.T, node *hoststacktest.Node, name string, c Config) *testRouter {
 	t.Helper()
+	return newRouterWith(t, node, name, Options{Config: c})
+}
+
+// newRouterWith is newRouter with options besides the configuration.
+func newRouterWith(t *testing.T, node *hoststacktest.Node, name string, o Options) *testRouter {
+	t.Helper()
 	feed := newRecorder()
-	s, err := New(Options{Config: c, Stack: node, Feed: feed, Log: testLog(t, name)})
+	o.Stack, o.Feed, o.Log = node, feed, testLog(t, name)
+	s, err := New(o)
 	if err != nil {
 		t.Fatalf("new speaker %s: %v", name, err)
 	}

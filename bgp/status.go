@@ -47,6 +47,7 @@ type Session struct {
 	Advertised   uint64   // prefixes that we have announced to it
 	Flaps        uint64   // ends of established sessions
 	Disabled     bool     // administratively
+	Graceful     Graceful
 
 	// LastError is why the last session ended or was not established; it stays when there is a session again, until the next
 	// error. ConnectError is why there is no connection now. Both may be empty.
@@ -83,6 +84,9 @@ type peerStatus struct {
 	lastUpdate   func() time.Time
 	disabled     bool
 	hurried      time.Time
+	gr           grOffer // of the peer's last OPEN, as far as we take part
+	held         held
+	everKept     bool
 }
 
 func (st *peerStatus) init(cfg Neighbor) {
@@ -161,7 +165,9 @@ func (st *peerStatus) localAddr() netip.Addr {
 func (st *peerStatus) connectFailed(text string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.connectError = text
+	if st.state != Established { // a loser of a collision may be heard of late
+		st.connectError = text
+	}
 }
 
 func (st *peerStatus) sessionFailed(text string) {
@@ -208,23 +214,39 @@ func (st *peerStatus) gotEndOfRIB(f Family) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.endOfRIB[f] = true
+	st.releaseLocked()
 }
 
 // fed reports whether the peer's first routes are all here: it has said so for each family (RFC 4724 §2), or it is
-// established and has been quiet for a while, because many peers do not say so.
-func (st *peerStatus) fed(now time.Time, quiet time.Duration) bool {
+// established and has been quiet for a while, because many peers do not say so; those are the ones that are not told. RFC 4724
+// §4.1 waits for all who can say so, except for those who restart too.
+func (st *peerStatus) fed(now time.Time, quiet time.Duration) (fed, told bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.disabled {
-		return true
+	switch {
+	case st.disabled:
+		return true, true
+	case st.state != Established:
+		return false, false
+	case st.gr.restarting, !slices.ContainsFunc(st.families, func(f Family) bool { return !st.endOfRIB[f] }):
+		return true, true
+	case st.gr.aware:
+		return false, false
 	}
-	if st.state != Established {
-		return false
-	}
-	if !slices.ContainsFunc(st.families, func(f Family) bool { return !st.endOfRIB[f] }) {
-		return true
-	}
-	return now.Sub(st.since) >= quiet && now.Sub(st.lastUpdate()) >= quiet
+	return now.Sub(st.since) >= quiet && now.Sub(st.lastUpdate()) >= quiet, false
+}
+
+func (st *peerStatus) current() State {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.state
+}
+
+// sessionFamilies are those that the session carries.
+func (st *peerStatus) sessionFamilies() []Family {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.families
 }
 
 // snapshot fills in what a peer knows itself.
@@ -234,6 +256,7 @@ func (st *peerStatus) snapshot(cfg Neighbor) Session {
 	s := Session{
 		Neighbor: cfg, State: st.state, Since: st.since, LocalAddress: st.local, Families: cfg.Families, Flaps: st.flaps,
 		Disabled: st.disabled, LastError: st.lastError, LastErrorAt: st.lastErrorAt, ConnectError: st.connectError,
+		Graceful: st.gracefulLocked(cfg, time.Now()),
 	}
 	if st.state == Established {
 		s.Uptime, s.Families = time.Since(st.since), st.families

@@ -93,6 +93,15 @@ func (w *wire) trySend(msg []byte) {
 	}
 }
 
+// sendAlong writes a message of ours after the one that is being written; the connection goes on, if that works.
+func (w *wire) sendAlong(msg []byte) {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	if w.writeLocked(msg) != nil {
+		w.close()
+	}
+}
+
 func (w *wire) writeLocked(msg []byte) error {
 	_ = w.conn.SetWriteDeadline(time.Now().Add(writeWait))
 	_, err := w.conn.Write(msg)

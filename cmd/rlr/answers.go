@@ -48,6 +48,9 @@ func (r *router) handlers() ctl.Handlers {
 			if r.dp.vpp != nil {
 				r.dp.vpp.Leave() // it forwards meanwhile, and the new router adopts it
 			}
+			if r.speaker != nil {
+				r.speaker.Leave()
+			}
 			r.end(errRestart)
 			return ctl.Done{Message: "restarting"}, nil
 		},
@@ -168,7 +171,7 @@ func (r *router) sessions() []ctl.BGPSession {
 			AS: s.Neighbor.AS, State: s.State.String(), UptimeS: s.Uptime.Seconds(),
 			Received: s.Received, Accepted: s.Accepted, Advertised: s.Advertised, LastError: s.ErrorText(),
 			HoldTimeS: s.HoldTime.Seconds(), KeepaliveS: s.Keepalive.Seconds(), VRF: defaultTable,
-			Flaps: s.Flaps, Disabled: s.Disabled, Families: []string{},
+			Flaps: s.Flaps, Disabled: s.Disabled, Families: []string{}, GracefulRestart: gracefulRestart(s.Graceful),
 		}
 		if row.Interface == "" {
 			row.Interface = r.syncer.ResolveInterface(s.Neighbor.Table, s.Neighbor.Address)
@@ -183,6 +186,29 @@ func (r *router) sessions() []ctl.BGPSession {
 			row.Families = append(row.Families, f.String())
 		}
 		out = append(out, row)
+	}
+	return out
+}
+
+func gracefulRestart(g bgp.Graceful) *ctl.GracefulRestart {
+	out := &ctl.GracefulRestart{
+		Mode: g.Mode.String(), State: ctl.GracefulNotNegotiated, Restarter: g.Restarter, PeerFamilies: []string{},
+		PeerRestartS: g.RestartTime.Seconds(), PeerLongLivedS: g.LongLived.Seconds(), HelpingS: g.HelpingFor.Seconds(), Stale: g.Stale,
+	}
+	switch {
+	case g.Mode == bgp.GracefulOff:
+		out.State = ctl.GracefulOff
+	case g.LastResort:
+		out.State = ctl.GracefulLastResort
+	case g.Helping:
+		out.State = ctl.GracefulHelping
+	case g.Restarting:
+		out.State = ctl.GracefulRestarting
+	case g.Aware:
+		out.State = ctl.GracefulNegotiated
+	}
+	for _, f := range g.Families {
+		out.PeerFamilies = append(out.PeerFamilies, f.String())
 	}
 	return out
 }
@@ -280,8 +306,16 @@ func (r *router) neighborAction(_ context.Context, req ctl.NeighborRequest) (ctl
 	case ctl.NeighborReset:
 		how := bgp.ResetHard
 		done = "reset"
-		if req.Soft {
-			how, done = bgp.ResetSoft, "asked for its routes again"
+		switch {
+		case !req.Soft:
+		case req.Direction == ctl.DirectionIn:
+			how, done = bgp.ResetSoftIn, "asked for its routes again"
+		case req.Direction == ctl.DirectionOut:
+			how, done = bgp.ResetSoftOut, "told our routes again"
+		case req.Direction == "":
+			how, done = bgp.ResetSoft, "asked for its routes and told ours again"
+		default:
+			return ctl.Done{}, ctl.BadRequest("soft reset %q: use in or out, or neither for both", req.Direction)
 		}
 		err = r.speaker.Reset(req.Name, how)
 	default:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -107,6 +108,23 @@ func attachedVPP(socket string) (*dataplane, error) {
 		kind: config.VPP, sockets: s, library: library, ready: now,
 		run: func(ctx context.Context) error { <-ctx.Done(); return nil },
 	}, nil
+}
+
+// outlives reports whether the dataplane goes on forwarding when this process ends without being asked to. A VPP that we
+// started ends with us where we are the first process of a container.
+func (d *dataplane) outlives() bool {
+	return d.kind == config.VPP && (d.vpp == nil || os.Getpid() != 1)
+}
+
+// preserved reports whether it has been forwarding since before this process began, at the time started.
+func (d *dataplane) preserved(st vppagent.Status, started time.Time) bool {
+	switch {
+	case !d.outlives() || !st.Connected:
+		return false
+	case d.vpp != nil:
+		return d.vpp.Status().Adopted
+	}
+	return st.Boot.Before(started)
 }
 
 // helperCommand is what the executable is told to become VCL's helper process.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"rlr/internal/ctl"
 )
 
 func TestMain(m *testing.M) {
@@ -29,7 +32,7 @@ func TestScript(t *testing.T) {
 
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
-		"until": until, "private": private, "edit": edit, "hangup": hangup, "vppctl": vppctl,
+		"until": until, "private": private, "edit": edit, "hangup": hangup, "murder": murder, "slay": slay, "vppctl": vppctl,
 	}
 }
 
@@ -88,15 +91,34 @@ func private(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // hangup sends SIGHUP to a router: hangup NAME.
-func hangup(ts *testscript.TestScript, neg bool, args []string) {
+func hangup(ts *testscript.TestScript, neg bool, args []string) { kill(ts, neg, args, syscall.SIGHUP) }
+
+// murder is kill -9: murder NAME.
+func murder(ts *testscript.TestScript, neg bool, args []string) { kill(ts, neg, args, syscall.SIGKILL) }
+
+// slay is kill -9 for a router's VPP: slay NAME.
+func slay(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 || neg {
-		ts.Fatalf("usage: hangup NAME")
+		ts.Fatalf("usage: slay NAME")
+	}
+	ts.Check(ts.Exec("rlr", "-r", args[0], "show", "status", "--json"))
+	var st ctl.Status
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &st))
+	if st.Dataplane.PID <= 1 {
+		ts.Fatalf("%s has no VPP: %+v", args[0], st.Dataplane)
+	}
+	ts.Check(syscall.Kill(st.Dataplane.PID, syscall.SIGKILL))
+}
+
+func kill(ts *testscript.TestScript, neg bool, args []string, sig syscall.Signal) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: hangup NAME, murder NAME")
 	}
 	b, err := os.ReadFile(filepath.Join(ts.Getenv("RLR_RUNTIME_DIR"), args[0], "pid"))
 	ts.Check(err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	ts.Check(err)
-	ts.Check(syscall.Kill(pid, syscall.SIGHUP))
+	ts.Check(syscall.Kill(pid, sig))
 }
 
 // edit replaces text in a file: edit FILE PATTERN NEW, where \n in NEW is a new line.

@@ -104,6 +104,9 @@ func difference(old, next *config.Config) []string {
 	if old.Dataplane.Learn != next.Dataplane.Learn {
 		out = append(out, "dataplane.learn changed")
 	}
+	if old.BGP.Deferral != next.BGP.Deferral {
+		out = append(out, "bgp.deferral changed, for the next start")
+	}
 	if old.Log.Level != next.Log.Level {
 		out = append(out, "log.level changed")
 	}

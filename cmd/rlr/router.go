@@ -60,6 +60,8 @@ type router struct {
 	prober  *hoststack.Prober
 	links   *links
 
+	lives atomic.Uint64 // of the dataplane, so far
+
 	ending chan error // errRestart, or nil for `rlr stop`
 
 	originating sync.Mutex
@@ -161,6 +163,7 @@ func (r *router) build() error {
 	}
 	r.speaker, err = bgp.New(bgp.Options{
 		Config: bgpConfig(cfg), Stack: r.access.stack, Feed: bgpFeed, Log: r.subsystem("bgp"),
+		Outlived: r.dp.outlives(), Life: r.life,
 	})
 	return err
 }
@@ -186,7 +189,7 @@ func (r *router) start(ctx context.Context) error {
 	}
 	cfg := r.config.Load()
 	r.static.Replace(staticRoutes(cfg))
-	r.static.Complete()
+	own := r.static.Complete()
 	if err := r.links.apply(cfg, r.claim.Dir); err != nil {
 		return err
 	}
@@ -199,6 +202,7 @@ func (r *router) start(ctx context.Context) error {
 	r.updateConnected()
 	r.direct.Complete()
 	if r.speaker != nil {
+		r.resume(ctx, own)
 		r.stages.start("bgp", r.speaker.Run)
 	}
 	control, err := ctl.NewServer(r.claim, version, r.handlers(), r.subsystem("control"), ctl.WithSocket(cfg.Control.Socket))
@@ -209,8 +213,33 @@ func (r *router) start(ctx context.Context) error {
 	return nil
 }
 
+// resume tells BGP whether it is back from a restart over which the dataplane has forwarded by its routes: left-overs are
+// there, in a dataplane that is older than this process. own is the revision of the routes that are no left-overs.
+func (r *router) resume(ctx context.Context, own uint64) {
+	ctx, done := context.WithTimeout(ctx, setupTimeout)
+	defer done()
+	if !r.dp.preserved(r.agent.Status(), r.started) || r.syncer.WaitSynced(ctx, own) != nil {
+		return
+	}
+	if n := r.syncer.Status().States[fib.Stale]; n > 0 {
+		r.log.WithField("routes", n).Info("the dataplane has forwarded meanwhile; its routes stay until the BGP neighbors have sent theirs")
+		r.speaker.Resume()
+	}
+}
+
+// life is the dataplane's present life, 0 while it is not known to be the one of before.
+func (r *router) life() uint64 {
+	if !r.agent.Status().Connected {
+		return 0
+	}
+	return r.lives.Load()
+}
+
 // dataplaneChanged follows vppagent. What it says is a hint; the answer is always to look again.
 func (r *router) dataplaneChanged(c vppagent.Change) {
+	if c.Kind == vppagent.Attached && c.NewInstance && r.lives.Add(1) > 1 && r.speaker != nil {
+		r.speaker.Void() // what the one before held is gone with it
+	}
 	switch c.Kind {
 	case vppagent.Attached, vppagent.RoutesChanged:
 		r.syncer.Invalidate()

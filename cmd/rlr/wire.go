@@ -161,6 +161,7 @@ func linkConfig(cfg *config.Config, i config.Interface, dir string) wg.Config {
 func bgpConfig(cfg *config.Config) bgp.Config {
 	out := bgp.Config{
 		AS: cfg.Router.AS, RouterID: cfg.Router.ID, ClusterID: cfg.BGP.ClusterID, Multipath: cfg.BGP.Multipath,
+		Deferral: cfg.BGP.Deferral,
 	}
 	for _, n := range cfg.BGP.Neighbors {
 		out.Neighbors = append(out.Neighbors, neighborConfig(cfg, n))
@@ -174,6 +175,10 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 		HoldTime: n.HoldTime, ConnectRetry: n.ConnectRetry, Passive: n.Passive, Disabled: n.Disabled,
 		NextHopSelf: n.NextHopSelf, RouteReflectorClient: n.RouteReflectorClient, Multihop: n.Multihop,
 		Import: bgpPolicy(n.Import), Export: bgpPolicy(n.Export),
+		Graceful: bgp.GracefulRestart{
+			Mode: gracefulMode(n.GracefulRestart.Mode), RestartTime: n.GracefulRestart.RestartTime,
+			StaleTime: n.GracefulRestart.StaleTime, LongLived: n.GracefulRestart.LongLived,
+		},
 	}
 	for _, f := range n.Families {
 		if f == config.IPv4 {
@@ -229,6 +234,16 @@ func bgpPolicy(p config.Policy) bgp.Policy {
 		return bgp.PolicyNone
 	}
 	return bgp.PolicyDefault
+}
+
+func gracefulMode(m config.GracefulMode) bgp.GracefulMode {
+	switch m {
+	case config.GracefulHelper:
+		return bgp.GracefulHelper
+	case config.GracefulOff:
+		return bgp.GracefulOff
+	}
+	return bgp.GracefulOn
 }
 
 // staticRoutes is the feed `static`.

@@ -262,15 +262,27 @@ func neighborCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "neighbor",
 		Short:   "Enable, disable or reset a BGP neighbour",
-		Example: "  rlr neighbor disable router2\n  rlr neighbor reset router2 --soft",
+		Example: "  rlr neighbor disable router2\n  rlr neighbor reset router2 soft in",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return usage("do what? %s", strings.Join(childNames(cmd), ", "))
 		},
 	}
 	reset := neighborAction(o, ctl.NeighborReset, "Close a BGP session and open it again")
-	soft := reset.Flags().Bool("soft", false, "keep the session and only ask for the routes again (RFC 2918)")
-	reset.RunE = neighborRun(o, ctl.NeighborReset, soft)
+	soft := reset.Flags().Bool("soft", false, "the same as the word soft")
+	reset.Use, reset.Args = "reset NAME [soft [in|out]]", cobra.RangeArgs(1, 3)
+	reset.Long = `Close a BGP session and open it again.
+
+With soft, the session goes on. "soft in" applies the import policy again to what the neighbour has announced, and asks it to
+announce all again, if it can do that (ROUTE-REFRESH, RFC 2918). "soft out" announces all of ours again. "soft" does both.`
+	reset.Example += "\n  rlr neighbor reset router2 soft in"
+	reset.RunE = func(cmd *cobra.Command, args []string) error {
+		r, err := resetRequest(args, *soft)
+		if err != nil {
+			return err
+		}
+		return o.neighbor(cmd, r)
+	}
 	cmd.AddCommand(
 		neighborAction(o, ctl.NeighborEnable, "Let a disabled BGP neighbour connect again"),
 		neighborAction(o, ctl.NeighborDisable, "Close a BGP session and keep it closed until it is enabled or the router restarts"),
@@ -285,20 +297,41 @@ func neighborAction(o *options, action, short string) *cobra.Command {
 		Example:           "  rlr neighbor " + action + " router2",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeNeighbors,
-		RunE:              neighborRun(o, action, new(bool)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.neighbor(cmd, ctl.NeighborRequest{Name: args[0], Action: action})
+		},
 	}
 }
 
-func neighborRun(o *options, action string, soft *bool) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		return o.ask(cmd, func(ctx context.Context, c *ctl.Client) error {
-			d, err := c.Neighbor(ctx, ctl.NeighborRequest{Name: args[0], Action: action, Soft: *soft})
-			if err != nil {
-				return err
-			}
-			return printDone(cmd, o, d)
-		})
+// resetRequest reads NAME [soft [in|out]].
+func resetRequest(args []string, soft bool) (ctl.NeighborRequest, error) {
+	r := ctl.NeighborRequest{Name: args[0], Action: ctl.NeighborReset, Soft: soft}
+	words := args[1:]
+	if len(words) > 0 && strings.HasPrefix("soft", words[0]) {
+		r.Soft, words = true, words[1:]
 	}
+	if r.Soft && len(words) == 1 {
+		for _, d := range []string{ctl.DirectionIn, ctl.DirectionOut} {
+			if strings.HasPrefix(d, words[0]) {
+				r.Direction, words = d, nil
+				break
+			}
+		}
+	}
+	if len(words) > 0 {
+		return r, usage("unknown word %q; write rlr neighbor reset %s, and perhaps soft, soft in or soft out", words[0], args[0])
+	}
+	return r, nil
+}
+
+func (o *options) neighbor(cmd *cobra.Command, r ctl.NeighborRequest) error {
+	return o.ask(cmd, func(ctx context.Context, c *ctl.Client) error {
+		d, err := c.Neighbor(ctx, r)
+		if err != nil {
+			return err
+		}
+		return printDone(cmd, o, d)
+	})
 }
 
 func vppctlCommand(o *options) *cobra.Command {

@@ -52,6 +52,7 @@ func TestGolden(t *testing.T) {
 		{"vppctl", "vppctl show interface"},
 		{"neighbor-disable", "neighbor disable router2"},
 		{"neighbor-soft", "neighbor reset router2 --soft"},
+		{"neighbor-soft-in", "neighbor reset router2 soft in"},
 		{"neighbor-unknown", "neighbor enable nobody"},
 		{"fib-decouple", "fib decouple"},
 		{"fib-couple", "fib couple"},

@@ -211,7 +211,7 @@ func handlers() ctl.Handlers {
 			}
 			msg := r.Name + ": " + r.Action
 			if r.Soft {
-				msg += " (soft)"
+				msg += strings.TrimSuffix(" (soft "+r.Direction, " ") + ")"
 			}
 			return ctl.Done{Message: msg}, nil
 		},
@@ -244,11 +244,14 @@ func sessions() []ctl.BGPSession {
 		{
 			Name: "router2", Address: "169.254.12.2", Interface: "tun12", LocalAddr: "169.254.12.1", AS: 65002, State: "Established",
 			UptimeS: 90000, Received: 2, Accepted: 2, Advertised: 3, Families: []string{"ipv4", "ipv6"}, HoldTimeS: 30, KeepaliveS: 10,
-			RouterID: "10.2.0.1", VRF: "default",
+			RouterID: "10.2.0.1", VRF: "default", GracefulRestart: &ctl.GracefulRestart{
+				Mode: "on", State: ctl.GracefulNegotiated, Restarter: true, PeerFamilies: []string{"ipv4", "ipv6"}, PeerRestartS: 120, PeerLongLivedS: 3600,
+			},
 		},
 		{
 			Name: "router3", Address: "fe80::2", Interface: "tun13", AS: 4242420001, State: "Active",
 			LastError: "Hold Timer Expired", Families: []string{"ipv4"}, Flaps: 1, VRF: "default",
+			GracefulRestart: &ctl.GracefulRestart{Mode: "helper", State: ctl.GracefulHelping, PeerFamilies: []string{"ipv4"}, PeerRestartS: 120, HelpingS: 8, Stale: 2},
 		},
 		{Name: "old", Address: "10.9.9.9", AS: 65009, State: "Idle", Disabled: true, VRF: "default"},
 	}
@@ -270,7 +273,7 @@ func cannedRoutes() []ctl.Route {
 			},
 			{
 				Protocol: "bgp", Neighbor: "router3", NextHop: "169.254.13.2", Interface: "tun13", Preference: 100,
-				ASPath: "65003 65002", Origin: "IGP", Communities: []string{}, Weight: 1, AgeS: 70,
+				ASPath: "65003 65002", Origin: "IGP", Communities: []string{}, Weight: 1, AgeS: 70, Stale: true,
 			},
 		}},
 		{Prefix: "172.20.1.0/27", Table: "default", State: "queued", Paths: []ctl.Path{

@@ -144,8 +144,33 @@ func renderSession(s *screen, b ctl.BGPSession) {
 	line("Families", "%s", dash(strings.Join(b.Families, ", ")))
 	line("Hold timer", "%gs, keepalive %gs", b.HoldTimeS, b.KeepaliveS)
 	line("Routes", "%d received, %d accepted, %d advertised", b.Received, b.Accepted, b.Advertised)
+	if g := b.GracefulRestart; g != nil {
+		line("Graceful restart", "%s", gracefulText(*g))
+	}
 	line("Flaps", "%d", b.Flaps)
 	if b.LastError != "" {
 		line("Last error", "%s", s.paint(bad, clean(b.LastError)))
 	}
+}
+
+// gracefulText is the state of graceful restart, and what each side asks of the other.
+func gracefulText(g ctl.GracefulRestart) string {
+	words := []string{g.State}
+	if g.HelpingS > 0 {
+		words[0] += " for " + ago(g.HelpingS)
+	}
+	if g.Stale > 0 {
+		words = append(words, count(g.Stale)+" stale routes")
+	}
+	if len(g.PeerFamilies) > 0 {
+		keep := fmt.Sprintf("its %s kept for %gs", strings.Join(g.PeerFamilies, ", "), g.PeerRestartS)
+		if g.PeerLongLivedS > 0 {
+			keep += fmt.Sprintf(" and as a last resort for %gs", g.PeerLongLivedS)
+		}
+		words = append(words, keep)
+	}
+	if g.Restarter && g.State != ctl.GracefulNotNegotiated {
+		words = append(words, "it keeps ours")
+	}
+	return strings.Join(words, "; ")
 }

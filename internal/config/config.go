@@ -218,6 +218,7 @@ type BGP struct {
 	Redistribute Redistribute
 	Multipath    int        // paths an ECMP set may have
 	ClusterID    netip.Addr // RFC 4456 §7; the router's ID unless given
+	Deferral     time.Duration
 	Neighbors    []Neighbor
 }
 
@@ -257,11 +258,34 @@ type Neighbor struct {
 	Families             []Family
 	Import               Policy
 	Export               Policy
+	GracefulRestart      GracefulRestart
 }
+
+// GracefulMode is how far graceful restart goes.
+type GracefulMode string
+
+// The modes.
+const (
+	GracefulOn     GracefulMode = "on"     // helper, and our own restart where the dataplane outlives us
+	GracefulHelper GracefulMode = "helper" // keep a neighbour's routes while it restarts
+	GracefulOff    GracefulMode = "off"
+)
+
+// GracefulRestart is a neighbour's `graceful-restart`, in whole seconds.
+type GracefulRestart struct {
+	Mode        GracefulMode
+	RestartTime time.Duration // for which the neighbour is to keep our routes without a session
+	StaleTime   time.Duration // for which its stale routes are kept once there is a session again
+	LongLived   time.Duration // how much longer the neighbour is to keep our routes as a last resort; 0: no long-lived ones
+}
+
+// DefaultGracefulRestart is a neighbour's that says nothing of it.
+var DefaultGracefulRestart = GracefulRestart{Mode: GracefulOn, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second}
 
 // Defaults of a neighbour.
 const (
 	DefaultHoldTime     = 90 * time.Second // RFC 4271 §10
+	DefaultDeferral     = 120 * time.Second
 	DefaultConnectRetry = 10 * time.Second // much less than RFC 4271's 120 s: a healed link should be used at once
 )
 

@@ -122,6 +122,7 @@ func (g BGP) block(r Router) *block {
 	if g.ClusterID != r.ID {
 		b.addr("cluster-id", g.ClusterID)
 	}
+	b.duration("deferral", g.Deferral, DefaultDeferral)
 	var all []*block
 	for _, n := range g.Neighbors {
 		all = append(all, n.block())
@@ -147,7 +148,21 @@ func (n Neighbor) block() *block {
 	b.words("families", texts(n.Families, func(f Family) string { return string(f) }))
 	b.text("import", string(n.Import))
 	b.text("export", string(n.Export))
-	return b
+	return n.GracefulRestart.put(b)
+}
+
+// put writes the shortest form.
+func (g GracefulRestart) put(b *block) *block {
+	usual := DefaultGracefulRestart
+	if usual.Mode = g.Mode; g == usual {
+		return b.word("graceful-restart", string(g.Mode), string(GracefulOn))
+	}
+	m := newBlock().flow()
+	m.word("mode", string(g.Mode), string(GracefulOn))
+	m.duration("restart-time", g.RestartTime, usual.RestartTime)
+	m.duration("stale-time", g.StaleTime, usual.StaleTime)
+	m.duration("long-lived", g.LongLived, usual.LongLived)
+	return b.sub("graceful-restart", m)
 }
 
 func texts[T any](all []T, text func(T) string) []string {

@@ -184,7 +184,7 @@ func (d *dice) static(c *Config) Static {
 }
 
 func (d *dice) bgp(c *Config) BGP {
-	b := BGP{Multipath: 1 + d.IntN(64), ClusterID: c.Router.ID}
+	b := BGP{Multipath: 1 + d.IntN(64), ClusterID: c.Router.ID, Deferral: time.Duration(1+d.IntN(300)) * time.Second}
 	for range d.IntN(3) {
 		b.Originate = append(b.Originate, netip.PrefixFrom(netip.AddrFrom4([4]byte{12, byte(d.next())}), 16))
 	}
@@ -211,6 +211,10 @@ func (d *dice) bgp(c *Config) BGP {
 			ConnectRetry: time.Duration(1+d.IntN(60000)) * time.Second,
 			Families:     pick(d, []Family{IPv4}, []Family{IPv6}, []Family{IPv4, IPv6}),
 			Import:       pick(d, All, None), Export: pick(d, All, None),
+			GracefulRestart: pick(d, DefaultGracefulRestart, GracefulRestart{
+				Mode: GracefulHelper, RestartTime: time.Duration(1+d.IntN(4095)) * time.Second,
+				StaleTime: time.Duration(1+d.IntN(60000)) * time.Second, LongLived: time.Duration(d.IntN(1<<24)) * time.Second,
+			}, GracefulRestart{Mode: GracefulOff, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second}),
 		}
 		if d.yes() {
 			n.LocalAddress = netip.MustParseAddr("203.0.113.1")

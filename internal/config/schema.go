@@ -128,6 +128,7 @@ var (
 		{name: "redistribute"},
 		{name: "multipath"},
 		{name: "cluster-id"},
+		{name: "deferral"},
 		{name: "neighbors"},
 		{name: "groups", later: laterGroup},
 	}}
@@ -152,12 +153,13 @@ var (
 		{name: "bfd", later: laterBFD},
 		{name: "max-prefix", later: laterSession},
 		{name: "add-path", later: laterSession},
-		{name: "graceful-restart", later: laterSession},
+		{name: "graceful-restart"},
 		{name: "group", later: laterGroup, refers: refersTo("bgp/groups", "group")},
 		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
 		{name: "password", never: "TCP-MD5 (RFC 2385) does not exist in VPP's TCP, which carries the sessions: remove it, and protect the session by its wireguard link"},
 	}}
-	controlSection = &section{"control", []key{
+	gracefulSection = &section{"graceful-restart", []key{{name: "mode"}, {name: "restart-time"}, {name: "stale-time"}, {name: "long-lived"}}}
+	controlSection  = &section{"control", []key{
 		{name: "socket"},
 		{name: "bird-socket", later: laterService},
 		{name: "grpc", later: laterService},
@@ -168,5 +170,5 @@ var (
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
 	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
-	viaSection, bgpSection, redistributeSection, neighborSection, controlSection, logSection,
+	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, controlSection, logSection,
 }

@@ -25,6 +25,7 @@ var inSection = map[*section]string{
 	bgpSection:          "bgp:\n  %s\n",
 	redistributeSection: "bgp:\n  redistribute:\n    %s\n",
 	neighborSection:     "bgp:\n  neighbors:\n    - %s\n",
+	gracefulSection:     "bgp:\n  neighbors:\n    - graceful-restart:\n        %s\n",
 	controlSection:      "control:\n  %s\n",
 	logSection:          "log:\n  %s\n",
 }

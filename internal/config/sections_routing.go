@@ -68,7 +68,7 @@ func (d *decoder) nextHop(v value) NextHop {
 }
 
 func (d *decoder) bgp(v value) BGP {
-	b := BGP{Multipath: 1}
+	b := BGP{Multipath: 1, Deferral: DefaultDeferral}
 	d.mapping(v, bgpSection, func(key string, v value) {
 		switch key {
 		case "originate":
@@ -86,6 +86,8 @@ func (d *decoder) bgp(v value) BGP {
 			b.Multipath = int(n)
 		case "cluster-id":
 			b.ClusterID = d.identifier(v, "cluster-id")
+		case "deferral":
+			b.Deferral = d.duration(v, key, time.Second, maxTimer, time.Second)
 		case "neighbors":
 			d.list(v, "neighbors must be a list of neighbors", func(_ int, v value) {
 				b.Neighbors = append(b.Neighbors, d.neighbor(v))
@@ -122,7 +124,7 @@ func (d *decoder) redistribute(v value) (r Redistribute) {
 const maxTimer = math.MaxUint16 * time.Second
 
 func (d *decoder) neighbor(v value) Neighbor {
-	n := Neighbor{HoldTime: DefaultHoldTime, ConnectRetry: DefaultConnectRetry}
+	n := Neighbor{HoldTime: DefaultHoldTime, ConnectRetry: DefaultConnectRetry, GracefulRestart: DefaultGracefulRestart}
 	d.mapping(v, neighborSection, func(key string, v value) {
 		switch key {
 		case "name":
@@ -160,10 +162,46 @@ func (d *decoder) neighbor(v value) Neighbor {
 			n.Import = d.policy(v, key)
 		case "export":
 			n.Export = d.policy(v, key)
+		case "graceful-restart":
+			n.GracefulRestart = d.gracefulRestart(v)
 		}
 	})
 	d.neighborMissing(v)
 	return n
+}
+
+// Limits of the times of graceful restart: 12 bits (RFC 4724 §3) and 24 bits (RFC 9494 §3) of seconds.
+const (
+	maxRestartTime = (1<<12 - 1) * time.Second
+	maxLongLived   = (1<<24 - 1) * time.Second
+)
+
+// gracefulRestart decodes a mode, or a mapping of all.
+func (d *decoder) gracefulRestart(v value) GracefulRestart {
+	g := DefaultGracefulRestart
+	mode := func(v value, key string) {
+		g.Mode = GracefulMode(d.choice(v, key, string(GracefulOn), string(GracefulHelper), string(GracefulOff)))
+	}
+	if v.node.Kind == scalarNode && !v.isNull() {
+		mode(v, "graceful-restart")
+		return g
+	}
+	d.mapping(v, gracefulSection, func(key string, v value) {
+		switch key {
+		case "mode":
+			mode(v, key)
+		case "restart-time":
+			g.RestartTime = d.duration(v, key, time.Second, maxRestartTime, time.Second)
+		case "stale-time":
+			g.StaleTime = d.duration(v, key, time.Second, maxTimer, time.Second)
+		case "long-lived":
+			g.LongLived = d.duration(v, key, 0, maxLongLived, time.Second)
+		}
+	})
+	if g.Mode == GracefulOff && g.LongLived > 0 {
+		d.errorPath(v.path+"/long-lived", "long-lived needs graceful restart (RFC 9494); write mode: on or mode: helper, or remove it")
+	}
+	return g
 }
 
 // neighborMissing reports the keys that a neighbour must have.

@@ -83,11 +83,20 @@ const (
 	NeighborReset   = "reset"
 )
 
+// Directions of a soft reset.
+const (
+	DirectionIn  = "in"
+	DirectionOut = "out"
+)
+
 // NeighborRequest changes a BGP neighbour until the next restart of the router.
 type NeighborRequest struct {
 	Name   string `json:"name"`
 	Action string `json:"action"`
-	Soft   bool   `json:"soft,omitempty"` // reset: ask for the routes again (RFC 2918), keep the session
+	Soft   bool   `json:"soft,omitempty"` // reset: keep the session, and ask for routes and announce ours again
+
+	// Direction is for a soft reset: DirectionIn asks for routes again (RFC 2918), DirectionOut announces ours; "" does both.
+	Direction string `json:"direction,omitempty"`
 }
 
 // Actions of an FIBRequest.

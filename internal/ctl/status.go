@@ -124,6 +124,30 @@ type BGPSession struct {
 	VRF        string   `json:"vrf"`
 	Flaps      uint64   `json:"flaps"`
 	Disabled   bool     `json:"disabled"`
+
+	GracefulRestart *GracefulRestart `json:"graceful_restart,omitempty"`
+}
+
+// States of a GracefulRestart.
+const (
+	GracefulOff           = "off"            // by configuration
+	GracefulNotNegotiated = "not negotiated" // no session yet, or the peer has not the capability
+	GracefulNegotiated    = "negotiated"
+	GracefulHelping       = "helping"    // the peer restarts: its routes are kept
+	GracefulLastResort    = "long-lived" // the same beyond the restart time, and only used where there is nothing else
+	GracefulRestarting    = "restarting" // we have restarted, and announce nothing before all neighbours have announced all
+)
+
+// GracefulRestart is the state of RFC 4724 and RFC 9494 with a neighbour.
+type GracefulRestart struct {
+	Mode           string   `json:"mode"`      // on, helper, off
+	State          string   `json:"state"`     // one of the above
+	Restarter      bool     `json:"restarter"` // we ask the peer to keep our routes
+	PeerFamilies   []string `json:"peer_families"`
+	PeerRestartS   float64  `json:"peer_restart_time_s"`
+	PeerLongLivedS float64  `json:"peer_long_lived_s"` // 0: not agreed
+	HelpingS       float64  `json:"helping_s,omitempty"`
+	Stale          uint64   `json:"stale,omitempty"` // how many routes are kept, while there is no session
 }
 
 // Protocol is a row of `show protocols`, as birdc's: every source of routes.
@@ -163,6 +187,7 @@ type Path struct {
 	MED         uint32   `json:"med,omitempty"`
 	Weight      uint8    `json:"weight"`
 	AgeS        float64  `json:"age_s"`
+	Stale       bool     `json:"stale,omitempty"` // of a lost session, or not yet announced again by one that is back
 }
 
 // FIBEntry is a row of `show fib`: what the dataplane holds, whoever put it there.
