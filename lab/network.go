@@ -22,6 +22,7 @@ type node struct {
 	announce   []string // interfaces whose connected routes are announced
 	neighbors  []neighbor
 	direct     bool // sabotage: started without a session of its own and without giving up privileges
+	learn      bool // announces what others put into its dataplane
 	breakable  bool // its VPP is started by a script, which can be told to fail
 }
 
@@ -50,6 +51,7 @@ type neighbor struct {
 	hold     string
 	families string // "" is what the address says
 	passive  bool   // waits for the other side's connection
+	graceful string // graceful-restart; "" is the default
 }
 
 // tunnelMTU is WireGuard's usual one: 1500 bytes less IPv6, UDP and WireGuard.
@@ -141,6 +143,9 @@ func (n node) render(dataplane string, wg map[end]wireguard) []byte {
 		router += fmt.Sprintf(", as: %d", n.as)
 	}
 	line("router: {%s}", router)
+	if n.learn {
+		dataplane += ", learn: true"
+	}
 	line("dataplane: {kind: %s}", dataplane)
 	line("interfaces:")
 	for _, i := range n.interfaces {
@@ -190,8 +195,15 @@ func (n node) renderBGP(line func(string, ...any)) {
 	if len(n.originate) > 0 {
 		line("  originate: [%s]", quotedList(n.originate))
 	}
+	var from []string
 	if len(n.announce) > 0 {
-		line("  redistribute: {connected: [%s]}", strings.Join(n.announce, ", "))
+		from = append(from, fmt.Sprintf("connected: [%s]", strings.Join(n.announce, ", ")))
+	}
+	if n.learn {
+		from = append(from, "learned: true")
+	}
+	if len(from) > 0 {
+		line("  redistribute: {%s}", strings.Join(from, ", "))
 	}
 	line("  neighbors:")
 	for _, p := range n.neighbors {
@@ -205,6 +217,9 @@ func (n node) renderBGP(line func(string, ...any)) {
 		}
 		if p.passive {
 			text += ", passive: true"
+		}
+		if p.graceful != "" {
+			text += ", graceful-restart: " + p.graceful
 		}
 		line("    - {%s, import: all, export: all}", text)
 	}
