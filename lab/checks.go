@@ -301,6 +301,19 @@ func (s *stream) since(t time.Time) ([]time.Time, int) {
 	return slices.Clone(s.replies[i:]), s.lost
 }
 
+// silence says when the longest time without a reply was.
+func (s *stream) silence(began time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var longest, at time.Duration
+	for i := 1; i < len(s.replies); i++ {
+		if d := s.replies[i].Sub(s.replies[i-1]); d > longest {
+			longest, at = d, s.replies[i-1].Sub(began)
+		}
+	}
+	return fmt.Sprintf("%d ms, from %.1f s on", longest.Milliseconds(), at.Seconds())
+}
+
 // gap returns the longest time without a reply.
 func (s *stream) gap() time.Duration {
 	s.mu.Lock()

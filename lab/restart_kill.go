@@ -228,7 +228,7 @@ func (p *play) checkRouterKilled(ctx context.Context) (string, error) {
 	stop()
 	p.metric("router_back_ms", ms(took))
 	p.metric("wireguard_outage_ms", ms(streams.tunnel.gap()))
-	text, err := streams.judge(watched)
+	text, err := streams.judge(watched, began)
 	if err != nil {
 		return "", err
 	}
@@ -408,11 +408,12 @@ func (p *play) restartStreams(ctx context.Context) (s restartStreams, stop func(
 }
 
 // judge checks that no request between the servers was lost, and that there were enough in the time.
-func (s restartStreams) judge(took time.Duration) (string, error) {
+func (s restartStreams) judge(took time.Duration, began time.Time) (string, error) {
 	there, lostThere := s.there.score()
 	back, lostBack := s.back.score()
 	if lost := lostThere + lostBack; lost > 0 {
-		return "", fmt.Errorf("of %d pings %d were lost", there+back+lost, lost)
+		return "", fmt.Errorf("of %d pings %d were lost, %d from server1 and %d from server2; the longest silences: %s and %s",
+			there+back+lost, lost, lostThere, lostBack, s.there.silence(began), s.back.silence(began))
 	}
 	rate := float64(there+back) / took.Seconds() // each request passes router1, and each answer, one in each direction
 	text := fmt.Sprintf("%d pings and as many answers, none lost, %.0f packets/s in each direction", there+back, rate)

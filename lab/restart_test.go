@@ -169,7 +169,7 @@ func TestStreamsJudge(t *testing.T) {
 		"lost": {ping(600, 601), ping(500, 500), "of 1101 pings 1 were lost"},
 		"few":  {ping(500, 500), ping(499, 499), fmt.Sprint(streamMin)},
 	} {
-		_, err := restartStreams{there: tc.there, back: tc.back}.judge(time.Second)
+		_, err := restartStreams{there: tc.there, back: tc.back}.judge(time.Second, time.Time{})
 		says(t, name, err, tc.want)
 	}
 }
