@@ -32,6 +32,7 @@ type iface struct {
 	loopback   bool
 	cable      string // memif: two interfaces with the same cable are its ends
 	role       string // of a cable's end: master, slave
+	ring       int    // of a cable's end: packets that wait for a busy reader; 0 is the default
 	tunnel     string // WireGuard: two interfaces with the same tunnel are its ends
 	addresses  []string
 	unnumbered string
@@ -173,7 +174,11 @@ func (i iface) render(line func(string, ...any), wg wireguard) {
 	case i.loopback:
 		line("    loopback: true")
 	case i.cable != "":
-		line("    memif: {socket: %s.sock, role: %s}", i.cable, i.role)
+		memif := fmt.Sprintf("socket: %s.sock, role: %s", i.cable, i.role)
+		if i.ring != 0 {
+			memif += fmt.Sprintf(", ring-size: %d", i.ring)
+		}
+		line("    memif: {%s}", memif)
 	default:
 		line("    wireguard:")
 		line("      listen: %s", wg.listen)

@@ -61,6 +61,9 @@ const (
 	medianLimit = 2.0 // ms
 	p99Limit    = 10.0
 
+	// restartRing holds what comes in two seconds: a machine that does other things too may stop a VPP for half a second, and
+	// what is lost then is not lost by the router's death.
+	restartRing = 4096
 	awayFor     = 5 * time.Second
 	tellAll     = 60 * time.Second // for many routes to go from router to router
 	routesPool  = "100.64.0.0/10"  // all that server2 counts
@@ -94,7 +97,7 @@ func restartNetwork(sabotage string) network {
 		routes = restartFew
 	}
 	cable := func(name, role, address string) iface {
-		return iface{name: name, cable: name, role: role, addresses: []string{address}}
+		return iface{name: name, cable: name, role: role, ring: restartRing, addresses: []string{address}}
 	}
 	tunnel := func(address string) iface {
 		return iface{name: "tun12", tunnel: "tun12", addresses: []string{address}}
