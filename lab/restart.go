@@ -161,6 +161,9 @@ func restartStory(ctx context.Context, p *play) error {
 		return err
 	}
 	p.check(ctx, "fib-agrees", p.checkFIB)
+	if err := p.dropSite1(ctx, "router3", sabotaged("fib-agrees"), "del"); err != nil {
+		return err
+	}
 	if err := p.dropSite1(ctx, "router2", sabotaged("ping"), "add"); err != nil {
 		return err
 	}
