@@ -135,6 +135,7 @@ func (s *Speaker) applySoft(r *running, p *peer, d changeSet) error {
 // addPeerLocked makes a peer of a neighbour.
 func (s *Speaker) addPeerLocked(n Neighbor) *peer {
 	p := newPeer(n, s.newIDLocked(n.Address), s.local, s.stack, s.log)
+	p.arrived = s.arrived
 	s.peers[n.Address], s.byID[p.id] = p, p
 	return p
 }

@@ -199,14 +199,17 @@ var noticeNames = map[uint8]noticeName{
 	8: {"Send Hold Timer Expired", nil}, // RFC 9687
 }
 
-// tap follows a byte stream of messages and reports each one's type, and the body of a NOTIFICATION.
+// tap follows a byte stream of messages and reports each one's type, and the body of a NOTIFICATION or of a short UPDATE.
 type tap struct {
 	header [headerLen]byte
 	have   int    // bytes of header
 	left   int    // bytes of body to come
-	notice []byte // of the NOTIFICATION in progress
+	body   []byte // of the NOTIFICATION or short UPDATE in progress
 	lost   bool   // the stream made no sense: GoBGP ends the session, we stop looking
 }
+
+// maxUpdateKept is how long the body of an UPDATE may be that is reported: one route's is shorter.
+const maxUpdateKept = 512
 
 // inNotice reports whether the message in progress is a NOTIFICATION whose body is to come.
 func (t *tap) inNotice() bool {
@@ -217,7 +220,7 @@ func (t *tap) inNotice() bool {
 func (t *tap) between() bool { return t.have == 0 && !t.lost }
 
 // feed takes the next bytes.
-func (t *tap) feed(b []byte, message func(typ uint8, notice []byte)) {
+func (t *tap) feed(b []byte, message func(typ uint8, body []byte)) {
 	for len(b) > 0 && !t.lost {
 		if t.have < headerLen {
 			n := copy(t.header[t.have:], b)
@@ -230,16 +233,21 @@ func (t *tap) feed(b []byte, message func(typ uint8, notice []byte)) {
 				t.lost = true
 				return
 			}
-			t.left, t.notice = length-headerLen, nil
+			t.left, t.body = length-headerLen, t.body[:0]
 		}
 		n := min(t.left, len(b))
-		if t.header[18] == bgp.BGP_MSG_NOTIFICATION {
-			t.notice = append(t.notice, b[:min(n, maxNoticeKept-len(t.notice))]...)
+		switch t.header[18] {
+		case bgp.BGP_MSG_NOTIFICATION:
+			t.body = append(t.body, b[:min(n, maxNoticeKept-len(t.body))]...)
+		case bgp.BGP_MSG_UPDATE:
+			if len(t.body)+t.left <= maxUpdateKept {
+				t.body = append(t.body, b[:n]...)
+			}
 		}
 		t.left, b = t.left-n, b[n:]
 		if t.left == 0 {
 			t.have = 0
-			message(t.header[18], t.notice)
+			message(t.header[18], t.body)
 		}
 	}
 }

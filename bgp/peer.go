@@ -27,6 +27,8 @@ type peer struct {
 	local localSpeaker
 	stack hoststack.Stack
 	log   *logrus.Entry
+	// arrived is Options.Arrived; set before the peer starts.
+	arrived func(netip.Prefix, time.Time)
 
 	goodbye []byte // the shutdown communication of Disable; guarded by Speaker.changes
 	known   bool   // to GoBGP; guarded by running.peerMu
@@ -395,6 +397,7 @@ func (p *peer) offer(now time.Time) {
 	}
 	p.giveAt = now.Add(giveRetry)
 	p.sess = newSession(p.id, w, p, p.intact)
+	p.sess.arrived = p.arrived
 	if p.out != nil && p.in != nil {
 		p.sess.addWire(p.in)
 	}

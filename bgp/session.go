@@ -27,6 +27,8 @@ type session struct {
 	remote *net.TCPAddr // the neighbour's identity, which is what GoBGP finds it by
 	watch  watcher
 	intact func() bool // we still forward by what the peer has from the session before
+	// arrived, if not nil, is told of each UPDATE with a single route. It must not block.
+	arrived func(netip.Prefix, time.Time)
 
 	mu       sync.Mutex
 	local    *net.TCPAddr
@@ -307,13 +309,20 @@ func (s *session) waitChosen() error {
 }
 
 // receivedLocked is called for each whole message that GoBGP reads.
-func (s *session) receivedLocked(typ uint8, notice []byte) {
+func (s *session) receivedLocked(typ uint8, body []byte) {
 	s.messages.Add(1)
 	switch typ {
 	case bgp.BGP_MSG_NOTIFICATION:
-		s.setCauseLocked(s.watch.sessionNotice(false, notice))
+		s.setCauseLocked(s.watch.sessionNotice(false, body))
 	case bgp.BGP_MSG_UPDATE:
-		s.lastUpdate.Store(time.Now().UnixNano())
+		now := time.Now()
+		s.lastUpdate.Store(now.UnixNano())
+		if s.arrived == nil {
+			break
+		}
+		if p, ok := singleRoute(body); ok {
+			s.arrived(p, now)
+		}
 	case bgp.BGP_MSG_KEEPALIVE:
 		if !s.confirmed.Swap(true) {
 			s.insert = endOfRIB(s.terms.flush)

@@ -46,6 +46,10 @@ type Options struct {
 
 	// Life is a number that changes when the dataplane has lost what it held, and 0 while that is not known. It may be left out.
 	Life func() uint64
+
+	// Arrived, if not nil, is told when an UPDATE with one route has been read from a neighbour, so that somebody can measure
+	// how long it takes from there. It must not block.
+	Arrived func(prefix netip.Prefix, at time.Time)
 }
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine, before, during and after Run; what is changed
@@ -56,6 +60,8 @@ type Speaker struct {
 	feeder *feeder
 	local  localSpeaker
 	ready  chan struct{}
+	// arrived is Options.Arrived.
+	arrived func(netip.Prefix, time.Time)
 
 	strangers strangers
 
@@ -114,7 +120,7 @@ func New(o Options) (*Speaker, error) {
 	s := &Speaker{
 		stack: o.Stack, log: o.Log,
 		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived, life: o.Life},
-		ready: make(chan struct{}), voided: make(chan struct{}, 1),
+		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived,
 		cfg:   cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
 	}

@@ -76,6 +76,7 @@ type Status struct {
 	Deleted    uint64 // confirmed deletions
 	Refused    uint64 // changes that the dataplane refused
 	Unanswered uint64 // changes lost with the connection
+	Latency    Latency
 }
 
 // Drift is what others did to our routes, as audits found it. What differs after a (re)connection is none of it.

@@ -234,6 +234,7 @@ func (s *Syncer) confirmedLocked(j job) {
 		s.deleted++
 	} else {
 		s.written++
+		s.stopwatch.confirmed(j.key)
 	}
 	if j.e.queued {
 		s.healedLocked(j.key)

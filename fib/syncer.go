@@ -93,6 +93,8 @@ type Syncer struct {
 
 	states                                      [numStates]int
 	dumps, written, deleted, refused, unanswers uint64
+
+	stopwatch stopwatch
 }
 
 // NewSyncer makes a Syncer. Name its feeds, then Run it.
@@ -299,6 +301,7 @@ func (s *Syncer) Status() Status {
 		Decoupled: s.decoupledSince, Audits: s.audits, AuditEvery: s.auditEveryLocked(), Drift: s.drift.clone(),
 		Learned: len(s.learned), Bytes: s.bytesLocked(),
 		Dumps: s.dumps, DumpTook: s.dumpTook, Written: s.written, Deleted: s.deleted, Refused: s.refused, Unanswered: s.unanswers,
+		Latency: s.stopwatch.latency(),
 	}
 	for i, n := range s.states {
 		if n > 0 {

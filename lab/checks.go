@@ -234,12 +234,18 @@ type stream struct {
 	mu      sync.Mutex
 	replies []time.Time // when each good reply came
 	lost    int
+	latest  int // sequence number that was answered, or was given up
 }
 
 // pingStream pings ten times a second until stop.
 func (p *play) pingStream(ctx context.Context, from, target string) (*stream, error) {
+	return p.pingEvery(ctx, from, target, 100*time.Millisecond, time.Second)
+}
+
+// pingEvery pings until stop, and waits for each answer.
+func (p *play) pingEvery(ctx context.Context, from, target string, interval, wait time.Duration) (*stream, error) {
 	s := &stream{ended: make(chan struct{})}
-	s.cmd = p.command(ctx, from, "ping", target, "-c", "0", "-i", "100ms", "-W", "1s")
+	s.cmd = p.command(ctx, from, "ping", target, "-c", "0", "-i", interval.String(), "-W", wait.String())
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return nil, fmt.Errorf("ping %s: %w", target, err)
@@ -274,6 +280,7 @@ func (s *stream) follow(r io.Reader) {
 			return
 		}
 		s.mu.Lock()
+		s.latest = max(s.latest, reply.Seq)
 		if reply.Error == "" && reply.From != "" {
 			s.replies = append(s.replies, time.Now())
 		} else {
@@ -294,11 +301,31 @@ func (s *stream) since(t time.Time) ([]time.Time, int) {
 	return slices.Clone(s.replies[i:]), s.lost
 }
 
+// silence says when the longest time without a reply was.
+func (s *stream) silence(began time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var longest, at time.Duration
+	for i := 1; i < len(s.replies); i++ {
+		if d := s.replies[i].Sub(s.replies[i-1]); d > longest {
+			longest, at = d, s.replies[i-1].Sub(began)
+		}
+	}
+	return fmt.Sprintf("%d ms, from %.1f s on", longest.Milliseconds(), at.Seconds())
+}
+
 // gap returns the longest time without a reply.
 func (s *stream) gap() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return longestGap(s.replies)
+}
+
+// score returns how many requests were answered, and how many before the latest of those were not.
+func (s *stream) score() (answered, missing int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.replies), s.latest - len(s.replies)
 }
 
 func (s *stream) stop() {

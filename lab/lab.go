@@ -84,7 +84,9 @@ type scenario struct {
 	story func(ctx context.Context, p *play) error
 }
 
-func scenarios() []scenario { return []scenario{linkLocal(), survival(), threeSites()} }
+func scenarios() []scenario {
+	return []scenario{linkLocal(), restart(), survival(), threeSites()}
+}
 
 func findScenario(name string) (scenario, error) {
 	for _, s := range scenarios() {

@@ -77,7 +77,7 @@ type played struct {
 	took   time.Duration
 }
 
-// playLimit is for the longest lab, survival on VPP, on a busy machine.
+// playLimit is for the longest labs, survival and restart on VPP, on a busy machine.
 const playLimit = 8 * time.Minute
 
 func (c clone) play(t *testing.T, args ...string) played {

@@ -22,6 +22,7 @@ type node struct {
 	announce   []string // interfaces whose connected routes are announced
 	neighbors  []neighbor
 	direct     bool // sabotage: started without a session of its own and without giving up privileges
+	learn      bool // announces what others put into its dataplane
 	breakable  bool // its VPP is started by a script, which can be told to fail
 }
 
@@ -31,6 +32,7 @@ type iface struct {
 	loopback   bool
 	cable      string // memif: two interfaces with the same cable are its ends
 	role       string // of a cable's end: master, slave
+	ring       int    // of a cable's end: packets that wait for a busy reader; 0 is the default
 	tunnel     string // WireGuard: two interfaces with the same tunnel are its ends
 	addresses  []string
 	unnumbered string
@@ -50,6 +52,7 @@ type neighbor struct {
 	hold     string
 	families string // "" is what the address says
 	passive  bool   // waits for the other side's connection
+	graceful string // graceful-restart; "" is the default
 }
 
 // tunnelMTU is WireGuard's usual one: 1500 bytes less IPv6, UDP and WireGuard.
@@ -141,6 +144,9 @@ func (n node) render(dataplane string, wg map[end]wireguard) []byte {
 		router += fmt.Sprintf(", as: %d", n.as)
 	}
 	line("router: {%s}", router)
+	if n.learn {
+		dataplane += ", learn: true"
+	}
 	line("dataplane: {kind: %s}", dataplane)
 	line("interfaces:")
 	for _, i := range n.interfaces {
@@ -168,7 +174,11 @@ func (i iface) render(line func(string, ...any), wg wireguard) {
 	case i.loopback:
 		line("    loopback: true")
 	case i.cable != "":
-		line("    memif: {socket: %s.sock, role: %s}", i.cable, i.role)
+		memif := fmt.Sprintf("socket: %s.sock, role: %s", i.cable, i.role)
+		if i.ring != 0 {
+			memif += fmt.Sprintf(", ring-size: %d", i.ring)
+		}
+		line("    memif: {%s}", memif)
 	default:
 		line("    wireguard:")
 		line("      listen: %s", wg.listen)
@@ -190,8 +200,15 @@ func (n node) renderBGP(line func(string, ...any)) {
 	if len(n.originate) > 0 {
 		line("  originate: [%s]", quotedList(n.originate))
 	}
+	var from []string
 	if len(n.announce) > 0 {
-		line("  redistribute: {connected: [%s]}", strings.Join(n.announce, ", "))
+		from = append(from, fmt.Sprintf("connected: [%s]", strings.Join(n.announce, ", ")))
+	}
+	if n.learn {
+		from = append(from, "learned: true")
+	}
+	if len(from) > 0 {
+		line("  redistribute: {%s}", strings.Join(from, ", "))
 	}
 	line("  neighbors:")
 	for _, p := range n.neighbors {
@@ -205,6 +222,9 @@ func (n node) renderBGP(line func(string, ...any)) {
 		}
 		if p.passive {
 			text += ", passive: true"
+		}
+		if p.graceful != "" {
+			text += ", graceful-restart: " + p.graceful
 		}
 		line("    - {%s, import: all, export: all}", text)
 	}

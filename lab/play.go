@@ -30,7 +30,9 @@ type play struct {
 	progress *progress
 	began    time.Time // when the first router was started
 
+	wg       map[end]wireguard // of the configurations
 	procs    []*child
+	cancel   context.CancelCauseFunc // ends the story; set before it begins
 	stopping chan struct{}
 	stopOnce sync.Once
 	owned    sync.WaitGroup     // goroutines of this play
@@ -155,10 +157,23 @@ func (p *play) writeConfigs(tunnels []tunnel) error {
 			}
 		}
 	}
+	p.wg = wg
 	for _, n := range p.net.nodes {
-		if err := os.WriteFile(p.place.config(n.name), n.render(p.opt.Dataplane, wg), 0o600); err != nil {
-			return fmt.Errorf("write configuration: %w", err)
+		if err := p.writeConfig(n); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// writeConfig writes a node's YAML file, or replaces it as a whole.
+func (p *play) writeConfig(n node) error {
+	path := p.place.config(n.name)
+	if err := os.WriteFile(path+".new", n.render(p.opt.Dataplane, p.wg), 0o600); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
 	}
 	return nil
 }
@@ -199,21 +214,7 @@ func (p *play) startRouters(mode string) error {
 	p.progress.say("starting %d processes in %s", len(p.net.nodes), p.place.dir)
 	p.began = time.Now()
 	for _, n := range p.net.nodes {
-		args := []string{"run", "-c", p.place.config(n.name)}
-		if !n.direct {
-			args = append([]string{"lab", "exec", "--"}, args...)
-		}
-		env := p.env()
-		if n.breakable && p.vpp != "" {
-			prefix, err := newBreakableVPP(p.place.breakable(n.name), p.vpp)
-			if err != nil {
-				return err
-			}
-			env = append(env, "VPP_PREFIX="+prefix)
-		}
-		c, err := spawn(spawnOptions{
-			name: n.name, binary: p.binary, args: args, env: env, log: p.place.log(n.name), shared: n.direct,
-		})
+		c, err := p.startRouter(n)
 		if err != nil {
 			return err
 		}
@@ -225,20 +226,45 @@ func (p *play) startRouters(mode string) error {
 	return nil
 }
 
+func (p *play) startRouter(n node) (*child, error) {
+	args := []string{"run", "-c", p.place.config(n.name)}
+	if !n.direct {
+		args = append([]string{"lab", "exec", "--"}, args...)
+	}
+	env := p.env()
+	if n.breakable && p.vpp != "" {
+		prefix, err := newBreakableVPP(p.place.breakable(n.name), p.vpp)
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, "VPP_PREFIX="+prefix)
+	}
+	return spawn(spawnOptions{
+		name: n.name, binary: p.binary, args: args, env: env, log: p.place.log(n.name), shared: n.direct,
+	})
+}
+
 // env makes the lab's directory the runtime directory of a process.
 func (p *play) env() []string { return []string{ctl.RuntimeEnv + "=" + p.place.dir} }
 
 // watchProcesses ends the story when a router ends by itself.
 func (p *play) watchProcesses(cancel context.CancelCauseFunc) {
+	p.cancel = cancel
 	for _, c := range p.procs {
-		p.owned.Go(func() {
-			select {
-			case <-p.stopping:
-			case <-c.done:
-				cancel(p.ended(c))
-			}
-		})
+		p.watchProcess(c)
 	}
+}
+
+func (p *play) watchProcess(c *child) {
+	p.owned.Go(func() {
+		select {
+		case <-p.stopping:
+		case <-c.done:
+			if !c.meant.Load() {
+				p.cancel(p.ended(c))
+			}
+		}
+	})
 }
 
 // ended says that a process ended which should not have.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -131,6 +132,8 @@ type child struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 	err  error         // how; valid after done
+
+	meant atomic.Bool // we end it ourselves
 }
 
 // spawnOptions say how to start a child.

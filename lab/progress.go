@@ -159,6 +159,15 @@ var metricTexts = []struct {
 	{"ping_back_median_ms", "death of VPP to pings, median", seconds},
 	{"ping_back_worst_ms", "death of VPP to pings, worst", seconds},
 	{"vpp_starts", "starts of a VPP that always dies", func(v float64) string { return fmt.Sprintf("%.0f in %s", v, crashWindow) }},
+	{"route_latency_median_ms", "UPDATE to the dataplane, median", milliseconds},
+	{"route_latency_p99_ms", "UPDATE to the dataplane, 99 %", milliseconds},
+	{"router_back_ms", "router's return to sessions, routes", seconds},
+	{"wireguard_outage_ms", "WireGuard's outage meanwhile", seconds},
+	{"many_routes", "routes at the death of VPP", func(v float64) string { return fmt.Sprintf("%.0f", v) }},
+	{"many_learned_ms", "learning them from a neighbour", seconds},
+	{"many_back_ms", "death of VPP to all in the new one", seconds},
+	{"many_vpp_rss_bytes", "memory of VPP with them", megabytes},
+	{"many_rss_bytes", "memory of the router with them", megabytes},
 	{"failover_ms", "cut to the route on the other tunnel", seconds},
 	{"outage_ms", "outage of the ping by the cut", seconds},
 	{"ping_lost", "pings lost in the outage", func(v float64) string { return fmt.Sprintf("%.0f", v) }},
@@ -169,6 +178,8 @@ var metricTexts = []struct {
 func megabytes(v float64) string { return fmt.Sprintf("%.1f MB", v/1e6) }
 
 func percent(v float64) string { return fmt.Sprintf("%.2f %% of a core", v) }
+
+func milliseconds(ms float64) string { return fmt.Sprintf("%.2f ms", ms) }
 
 func seconds(ms float64) string { return fmt.Sprintf("%.1f s (%.0f ms)", ms/1000, ms) }
 

@@ -16,7 +16,10 @@ func fibStatus(s fib.Status) ctl.FIBStatus {
 	out := ctl.FIBStatus{
 		Decoupled: !s.Decoupled.IsZero(), Synced: s.Synced, Complete: s.Complete, States: make(map[string]int), Learned: s.Learned,
 		Bytes: s.Bytes, Dumps: s.Dumps, DumpS: s.DumpTook.Seconds(), Audits: s.Audits, AuditEveryS: s.AuditEvery.Seconds(),
-		Written: s.Written, Deleted: s.Deleted, Refused: s.Refused,
+		Unsettled: s.Unsettled, Written: s.Written, Deleted: s.Deleted, Refused: s.Refused, Unanswered: s.Unanswered,
+		Latency: ctl.Latency{
+			Count: s.Latency.Count, MedianMs: ms(s.Latency.Median), P99Ms: ms(s.Latency.P99), MaxMs: ms(s.Latency.Max),
+		},
 		Drift: ctl.Drift{Missing: s.Drift.Missing, Changed: s.Drift.Changed, Extra: s.Drift.Extra},
 	}
 	if out.Decoupled {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -164,6 +165,7 @@ func (r *router) build() error {
 	r.speaker, err = bgp.New(bgp.Options{
 		Config: bgpConfig(cfg), Stack: r.access.stack, Feed: bgpFeed, Log: r.subsystem("bgp"),
 		Outlived: r.dp.outlives(), Life: r.life,
+		Arrived: func(p netip.Prefix, at time.Time) { r.syncer.Arrived(fib.Key{Prefix: p}, at) },
 	})
 	return err
 }

@@ -117,6 +117,9 @@ func renderFIBStatus(s *screen, line func(label, value string), st ctl.Status) {
 		routes += fmt.Sprintf(", %d learned", f.Learned)
 	}
 	line("Routes", routes)
+	if l := f.Latency; l.Count > 0 {
+		line("", fmt.Sprintf("from UPDATE to dataplane: median %s, 99 %% %s", milliseconds(l.MedianMs), milliseconds(l.P99Ms)))
+	}
 	for _, state := range []string{"queued", "pending", "failed", "shadowed", "stale"} {
 		if n := f.States[state]; n > 0 {
 			line("", s.paint(stateStyle(state), fmt.Sprintf("%d %s", n, state)))

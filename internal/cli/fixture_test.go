@@ -155,7 +155,8 @@ func handlers() ctl.Handlers {
 				FIB: ctl.FIBStatus{
 					Decoupled: true, DecoupledS: 61, Synced: true, States: map[string]int{"installed": 2, "queued": 1, "failed": 1, "pending": 1},
 					Learned: 1, Bytes: 700, BytesPerRoute: 140, Dumps: 3, Audits: 1, AuditEveryS: 60,
-					Drift: ctl.Drift{Missing: 2, Changed: 1, LastAgoS: 5, First: []string{"10.2.0.0/24"}},
+					Latency: ctl.Latency{Count: 40, MedianMs: 0.8, P99Ms: 3.25, MaxMs: 12},
+					Drift:   ctl.Drift{Missing: 2, Changed: 1, LastAgoS: 5, First: []string{"10.2.0.0/24"}},
 				},
 				UptimeS: 3726.25, Routes: 5, Sessions: ctl.SessionCount{Total: 2, Established: 1}, RSSBytes: 33 << 20, CPUS: 1.25,
 			}, nil

@@ -37,9 +37,20 @@ type FIBStatus struct {
 	Audits        uint64         `json:"audits"`                // of the readings, those without a reason
 	AuditEveryS   float64        `json:"audit_every_s"`         // 0: never
 	Drift         Drift          `json:"drift"`
-	Written       uint64         `json:"written"` // confirmed by the dataplane since the start
+	Unsettled     int            `json:"unsettled"` // routes that wait to be looked at
+	Written       uint64         `json:"written"`   // confirmed by the dataplane since the start
 	Deleted       uint64         `json:"deleted"`
 	Refused       uint64         `json:"refused"`
+	Unanswered    uint64         `json:"unanswered"` // lost with a connection
+	Latency       Latency        `json:"latency"`
+}
+
+// Latency is how long single routes took from the arrival of a neighbour's UPDATE to the dataplane's confirmation.
+type Latency struct {
+	Count    uint64  `json:"count"` // since the router started; the times are of the latest 512
+	MedianMs float64 `json:"median_ms"`
+	P99Ms    float64 `json:"p99_ms"`
+	MaxMs    float64 `json:"max_ms"`
 }
 
 // Drift counts what others did to our routes in the dataplane, as audits found and repaired it.
