@@ -15,7 +15,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
-// This file is what an operator asks: sessions and paths.
+// This file is what an operator asks of paths.
 
 // Established returns how many of the configured neighbours have an established session. It is cheap.
 func (s *Speaker) Established() (established, total int) {
@@ -27,76 +27,6 @@ func (s *Speaker) Established() (established, total int) {
 		}
 	}
 	return established, len(s.peers)
-}
-
-// Sessions returns the state of every configured neighbour, in the configuration's order. Counting what is announced costs
-// time in proportion to the table: it is for people, not for polling.
-func (s *Speaker) Sessions() []Session {
-	s.mu.RLock()
-	r, cfg := s.running, s.cfg
-	sessions := make([]Session, 0, len(s.cfg.Neighbors))
-	ids := make([]string, 0, len(s.cfg.Neighbors))
-	for _, n := range s.cfg.Neighbors {
-		p := s.peers[n.Address]
-		if p == nil {
-			continue // Apply is removing it
-		}
-		sessions = append(sessions, p.status.snapshot(*p.config()))
-		ids = append(ids, p.id.String())
-	}
-	s.mu.RUnlock()
-	if r == nil {
-		return sessions
-	}
-	known := map[string]*api.Peer{}
-	err := r.gobgp.ListPeer(r.ctx, &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) { known[p.GetConf().GetNeighborAddress()] = p })
-	if err != nil {
-		return sessions // the speaker ends
-	}
-	for i := range sessions {
-		p := known[ids[i]]
-		if p != nil {
-			sessions[i].Graceful.Restarter = p.GetGracefulRestart().GetEnabled() && !p.GetGracefulRestart().GetHelperOnly()
-			sessions[i].Graceful.Restarting = p.GetGracefulRestart().GetLocalRestarting()
-		}
-		if p != nil && sessions[i].Graceful.Helping && sessions[i].State != Established {
-			sessions[i].Graceful.Stale = r.stale(ids[i], sessions[i].Neighbor.Families)
-		}
-		if p != nil && sessions[i].State == Established {
-			addCounts(&sessions[i], p)
-			if imp, _ := sessions[i].Neighbor.policies(&cfg); imp == PolicyNone {
-				sessions[i].Accepted = 0 // GoBGP counts what it accepts before policy
-			}
-		}
-	}
-	return sessions
-}
-
-// stale counts what GoBGP keeps of a neighbour without a session: its own counts are 0 then.
-func (r *running) stale(id string, families []Family) (n uint64) {
-	for _, f := range families {
-		t, err := r.gobgp.GetTable(r.ctx, &api.GetTableRequest{
-			TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: id,
-			Family: &api.Family{Afi: api.Family_Afi(f.wire().Afi()), Safi: api.Family_Safi(f.wire().Safi())},
-		})
-		if err == nil {
-			n += t.GetNumPath()
-		}
-	}
-	return n
-}
-
-func addCounts(s *Session, p *api.Peer) {
-	for _, f := range p.GetAfiSafis() {
-		s.Received += f.GetState().GetReceived()
-		s.Accepted += f.GetState().GetAccepted()
-		s.Advertised += f.GetState().GetAdvertised()
-	}
-	if id, err := netip.ParseAddr(p.GetState().GetRouterId()); err == nil {
-		s.RouterID = id
-	}
-	s.HoldTime = time.Duration(p.GetTimers().GetState().GetNegotiatedHoldTime()) * time.Second
-	s.Keepalive = time.Duration(p.GetTimers().GetState().GetKeepaliveInterval()) * time.Second
 }
 
 // Filter selects what Paths visits. The zero value selects all.

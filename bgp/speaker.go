@@ -92,6 +92,8 @@ type running struct {
 	deferral   time.Duration
 	recovering atomic.Bool // the first routes of the neighbours are awaited after a restart of ours
 
+	counter counter
+
 	peerMu  sync.Mutex // GoBGP's list of peers
 	stopped bool       // it is GoBGP's own again; guarded by peerMu
 }
@@ -244,6 +246,7 @@ func (s *Speaker) stop(r *running) {
 	r.peerMu.Lock()
 	r.stopped = true
 	r.peerMu.Unlock()
+	r.counter.close()
 	r.gobgp.Stop()
 	for _, stop := range r.peers {
 		stop()

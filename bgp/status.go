@@ -39,7 +39,7 @@ type Session struct {
 	Uptime       time.Duration // of an established session
 	LocalAddress netip.Addr    // of the session, or the configured one
 	RouterID     netip.Addr    // the peer's; invalid until known
-	HoldTime     time.Duration // negotiated; 0 while there is no session
+	HoldTime     time.Duration // negotiated; 0 while there is no session, or it is not counted
 	Keepalive    time.Duration
 	Families     []Family // negotiated; the configured ones while there is no session
 	Received     uint64   // prefixes that the peer has announced
@@ -48,6 +48,10 @@ type Session struct {
 	Flaps        uint64   // ends of established sessions
 	Disabled     bool     // administratively
 	Graceful     Graceful
+
+	// Counted is when the figures were so that only GoBGP knows: Received, Accepted, Advertised, Graceful.Stale, HoldTime and
+	// Keepalive. It is zero, and they are, while GoBGP has not been able to say of this session.
+	Counted time.Time
 
 	// LastError is why the last session ended or was not established; it stays when there is a session again, until the next
 	// error. ConnectError is why there is no connection now. Both may be empty.

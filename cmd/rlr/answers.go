@@ -184,6 +184,11 @@ func (r *router) sessions() []ctl.BGPSession {
 		if row.Interface == "" {
 			row.Interface = r.syncer.ResolveInterface(s.Neighbor.Table, s.Neighbor.Address)
 		}
+		if row.Uncounted = s.Counted.IsZero(); !row.Uncounted {
+			if age := time.Since(s.Counted); age >= time.Second {
+				row.CountsAgeS = age.Seconds()
+			}
+		}
 		if s.LocalAddress.IsValid() {
 			row.LocalAddr = s.LocalAddress.WithZone("").String()
 		}
@@ -242,6 +247,9 @@ func (r *router) protocols(context.Context) ([]ctl.Protocol, error) {
 			p.State = "down"
 		case s.State == bgp.Established.String():
 			p.State = "up"
+		}
+		if s.Uncounted {
+			p.Info += "  routes not counted yet"
 		}
 		if p.State != "up" && s.LastError != "" {
 			p.Info += "  " + s.LastError

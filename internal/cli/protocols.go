@@ -142,8 +142,16 @@ func renderSession(s *screen, b ctl.BGPSession) {
 	}
 	line("Source address", "%s", dash(b.LocalAddr))
 	line("Families", "%s", dash(strings.Join(b.Families, ", ")))
-	line("Hold timer", "%gs, keepalive %gs", b.HoldTimeS, b.KeepaliveS)
-	line("Routes", "%d received, %d accepted, %d advertised", b.Received, b.Accepted, b.Advertised)
+	if b.Uncounted {
+		line("Routes", "not counted yet: BGP is busy")
+	} else {
+		line("Hold timer", "%gs, keepalive %gs", b.HoldTimeS, b.KeepaliveS)
+		routes := fmt.Sprintf("%d received, %d accepted, %d advertised", b.Received, b.Accepted, b.Advertised)
+		if b.CountsAgeS > 0 {
+			routes += ", counted " + ago(b.CountsAgeS) + " ago"
+		}
+		line("Routes", "%s", routes)
+	}
 	if g := b.GracefulRestart; g != nil {
 		line("Graceful restart", "%s", gracefulText(*g))
 	}

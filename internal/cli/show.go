@@ -289,7 +289,15 @@ func renderNeighbors(s *screen, rows []ctl.Neighbor) {
 
 func renderBGP(s *screen, rows []ctl.BGPSession) {
 	t := newTable("Name", "Address", "Interface", " AS", "State", " Uptime", " Received", " Accepted", " Advertised", "Last error")
+	oldest := 0.0
 	for _, b := range rows {
+		oldest = max(oldest, b.CountsAgeS)
+		figure := func(n uint64) cell {
+			if b.Uncounted {
+				return c("-")
+			}
+			return c(count(n))
+		}
 		state, up := styled(stateStyle(b.State), b.State), "-"
 		if b.Disabled {
 			state = styled(faint, "disabled")
@@ -297,10 +305,13 @@ func renderBGP(s *screen, rows []ctl.BGPSession) {
 		if b.State == "Established" {
 			up = ago(b.UptimeS)
 		}
-		t.add(c(b.Name), c(b.Address), c(dash(b.Interface)), c(count(b.AS)), state, c(up), c(count(b.Received)),
-			c(count(b.Accepted)), c(count(b.Advertised)), c(clean(b.LastError)))
+		t.add(c(b.Name), c(b.Address), c(dash(b.Interface)), c(count(b.AS)), state, c(up), figure(b.Received),
+			figure(b.Accepted), figure(b.Advertised), c(clean(b.LastError)))
 	}
 	t.print(s)
+	if oldest > 0 {
+		s.printf("\nBGP is busy: routes were counted up to %s ago.\n", ago(oldest))
+	}
 }
 
 func renderWireGuard(s *screen, rows []ctl.WireGuard) {

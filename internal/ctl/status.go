@@ -150,6 +150,11 @@ type BGPSession struct {
 	Flaps      uint64   `json:"flaps"`
 	Disabled   bool     `json:"disabled"`
 
+	// While BGP has its hands full with a large table, the figures that it has to count for the answer (Received, Accepted,
+	// Advertised, GracefulRestart.Stale, HoldTimeS, KeepaliveS) are CountsAgeS old, or Uncounted and 0.
+	CountsAgeS float64 `json:"counts_age_s,omitempty"`
+	Uncounted  bool    `json:"uncounted,omitempty"`
+
 	GracefulRestart *GracefulRestart `json:"graceful_restart,omitempty"`
 }
 
