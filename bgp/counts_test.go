@@ -2,7 +2,9 @@ package bgp
 
 import (
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 // stopper stops GoBGP where it writes a message to the log, which it does with everything locked.
 type stopper struct {
 	message string
+	armed   atomic.Bool
 	stopped chan struct{}
 	resume  chan struct{}
 	once    sync.Once
@@ -21,7 +24,7 @@ type stopper struct {
 func (s *stopper) Levels() []logrus.Level { return logrus.AllLevels }
 
 func (s *stopper) Fire(e *logrus.Entry) error {
-	if e.Message == s.message {
+	if s.armed.Load() && strings.Contains(e.Message, s.message) {
 		s.once.Do(func() { close(s.stopped) })
 		<-s.resume
 	}
@@ -32,7 +35,11 @@ func (s *stopper) Fire(e *logrus.Entry) error {
 func TestSessionsWhileBusy(t *testing.T) {
 	r1, node, _ := rawSite(t, "169.254.0.2", "169.254.0.1", nil)
 	stop := &stopper{message: "Accepted a new passive connection", stopped: make(chan struct{}), resume: make(chan struct{})}
+	r1.log.Logger.SetLevel(logrus.TraceLevel)
+	r1.log.Logger.AddHook(stop)
+	resume := sync.OnceFunc(func() { close(stop.resume) })
 	start(t, r1)
+	t.Cleanup(resume)
 	p := dialRaw(t, node, "169.254.0.1")
 	p.establishAs(restarter(60, 0)...)
 	p.send(announce4("10.2.0.0/24"))
@@ -41,15 +48,16 @@ func TestSessionsWhileBusy(t *testing.T) {
 	if s := r1.session("raw"); s.Received != 1 || time.Since(s.Counted) > answerWithin {
 		t.Errorf("%d received, counted %s ago", s.Received, time.Since(s.Counted))
 	}
-	r1.log.Logger.SetLevel(logrus.DebugLevel)
-	r1.log.Logger.AddHook(stop)
-	resume := sync.OnceFunc(func() { close(stop.resume) })
-	t.Cleanup(resume)
 	p.conn.Close()
 	r1.wantHelping("raw", 1)
+	stop.armed.Store(true)
 	again := dialRaw(t, node, "169.254.0.1")
 	_, _ = again.conn.Write(rawOpen(65002, "10.2.0.1", restarter(60, restarted|preserved)...))
-	<-stop.stopped
+	select {
+	case <-stop.stopped:
+	case <-time.After(20 * time.Second):
+		t.Fatal("GoBGP has logged nothing of the connection")
+	}
 	for range 3 {
 		began := time.Now()
 		s := r1.session("raw")
