@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -15,7 +16,11 @@ import (
 // VPP writes each of its replies by itself. Go's own connections are watched by its poller, which every such write wakes: while
 // routes come by the hundred thousand, that takes both processes more time than the routes. A thread that sleeps is not woken,
 // and finds a hundred replies at once afterwards; see transport.readLoop.
-type apiSocket struct{ fd int }
+type apiSocket struct {
+	fd int
+	// order tells Go's memory model what it cannot know of two system calls: that a reply is read after its request was written.
+	order atomic.Uint64
+}
 
 // roomPause is how long a full socket is left alone: VPP takes some 50 messages meanwhile, of the 900 that fit in.
 const roomPause = 300 * time.Microsecond
@@ -26,7 +31,7 @@ func dialAPI(ctx context.Context, path string) (*apiSocket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &apiSocket{fd}
+	s := &apiSocket{fd: fd}
 	left := writeTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		left = max(time.Until(deadline), time.Millisecond)
@@ -54,6 +59,7 @@ func (s *apiSocket) unlimited() error {
 // Read implements io.Reader.
 func (s *apiSocket) Read(b []byte) (n int, err error) {
 	err = retried(func() error { n, err = syscall.Read(s.fd, b); return err })
+	s.order.Load()
 	switch {
 	case errors.Is(err, syscall.EAGAIN):
 		return 0, os.ErrDeadlineExceeded
@@ -68,6 +74,7 @@ func (s *apiSocket) Read(b []byte) (n int, err error) {
 // Write implements io.Writer. It does not wait in the kernel for room: there, each of VPP's replies would wake it.
 func (s *apiSocket) Write(b []byte) (written int, err error) {
 	began := time.Now()
+	s.order.Add(1)
 	for written < len(b) {
 		var n int
 		err = retried(func() error {
