@@ -17,7 +17,7 @@ REPORT = $(GO) run ./internal/testreport
 TOOL   = $(GO) tool -modfile=.ci/tools.mod
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-long fuzz lint man fmt cover clean help go-version
+.PHONY: build demo test test-long bench fuzz lint man fmt cover clean help go-version
 
 build: go-version ## build bin/rlr (the default): one binary; TAGS=novcl for a static one without TCP on VPP
 	$(GOBUILD) -ldflags '-X main.version=$(VERSION)' -o $(BIN) ./cmd/rlr
@@ -40,6 +40,10 @@ fuzz: go-version ## every fuzz target for FUZZTIME=30s
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "$$pkg" || exit 1; \
 		done; \
 	done
+
+bench: go-version ## benchmarks; those of vppagent beside govpp in the same run: ratios count, a machine's own figures do not
+	$(GO) test -run '^$$' -bench . ./fib ./memif ./minivpp/... ./wg
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./vppagent
 
 lint: go-version ## go vet, staticcheck, gofumpt: pinned in .ci/tools.mod
 	$(GO) vet ./...

@@ -168,6 +168,7 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 	t := newTransport(a.opt.Socket, "rlr "+a.config().Router)
 	s := newSession(t, t.Done(), t.Err)
+	s.many = func(n int32) { t.bulks.Add(n) }
 	if err := t.connect(ctx); err != nil {
 		return false, err
 	}

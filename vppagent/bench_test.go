@@ -65,7 +65,7 @@ func benchPrefix(i int) netip.Prefix {
 }
 
 // byAgent programs routes in batches, as fib does, deletes them again, and returns how many it added in a second.
-func byAgent(b *testing.B, a *vppagent.Agent, n, batch int) float64 {
+func byAgent(b testing.TB, a *vppagent.Agent, n, batch int) float64 {
 	changes := make([]fib.Change, n)
 	for i := range changes {
 		changes[i] = fib.Change{Route: fib.Route{Key: fib.Key{Prefix: benchPrefix(i)}, NextHops: benchHops}}
@@ -96,7 +96,7 @@ func benchRequest(i int, index uint32, add bool) *ip.IPRouteAddDel {
 	return &ip.IPRouteAddDel{IsAdd: add, Route: r}
 }
 
-func byStream(b *testing.B, conn *core.Connection, index uint32, n int) float64 {
+func byStream(b testing.TB, conn *core.Connection, index uint32, n int) float64 {
 	const inFlight = 1000
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
@@ -142,7 +142,7 @@ func byStream(b *testing.B, conn *core.Connection, index uint32, n int) float64 
 	return float64(n) / took.Seconds()
 }
 
-func byInvoke(b *testing.B, conn *core.Connection, index uint32, n int) float64 {
+func byInvoke(b testing.TB, conn *core.Connection, index uint32, n int) float64 {
 	write := func(add bool) time.Duration {
 		began := time.Now()
 		for i := range n {

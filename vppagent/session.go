@@ -34,6 +34,7 @@ const (
 
 type session struct {
 	vpp  adapter.VppAPI
+	many func(n int32)   // tells the connection of n more, or fewer, pipelines with many requests; may be nil
 	done <-chan struct{} // the connection has ended
 	err  func() error    // why
 
@@ -286,6 +287,10 @@ func (s *session) pipeline(
 	s.bulks = append(s.bulks, b)
 	s.mu.Unlock()
 	defer s.dropBulk(b)
+	if s.many != nil && n >= manyRequests {
+		s.many(1)
+		defer s.many(-1)
+	}
 	for i := range n {
 		data, err := request(i)
 		if err != nil {
@@ -305,6 +310,9 @@ func (s *session) pipeline(
 	}
 	return nil
 }
+
+// manyRequests are enough for their replies to be read by the hundred, late by replyPause.
+const manyRequests = 512
 
 // slot waits for room in the window. An answer comes within callTimeout of the one before, or VPP is stuck.
 func (s *session) slot(ctx context.Context, b *bulk) error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.fd.io/govpp/adapter"
@@ -27,7 +28,7 @@ type transport struct {
 	name     string
 	callback adapter.MsgCallback
 
-	conn  net.Conn
+	conn  *apiSocket
 	in    *bufio.Reader
 	index uint32 // VPP's name for us, part of each request
 	table map[string]uint16
@@ -38,7 +39,10 @@ type transport struct {
 	err   error      // why it ended
 	ready chan struct{}
 	done  chan struct{}
-	wg    sync.WaitGroup
+	bulks atomic.Int32 // pipelines with many requests under way: replies are read by the hundred
+	// closing gives the descriptor back, once.
+	closing sync.Once
+	wg      sync.WaitGroup
 }
 
 var _ adapter.VppAPI = (*transport)(nil)
@@ -48,6 +52,9 @@ const (
 	writeTimeout   = 30 * time.Second
 	maxMessage     = 64 << 20 // a message from VPP, bytes; the longest are answers of the command line
 	maxUnwritten   = 1 << 20  // bytes that may wait for the writer
+	// replyPause is how long replies collect while there are many. VPP's socket has room for some 270 of them; those of a
+	// millisecond and a half, at most.
+	replyPause = 500 * time.Microsecond
 )
 
 // newTransport prepares a connection to the socket at path; name is what VPP's "show api clients" calls us.
@@ -77,24 +84,30 @@ func (t *transport) Connect() error {
 func (t *transport) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", t.path)
+	conn, err := dialAPI(ctx, t.path)
 	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
 		return fmt.Errorf("connecting to VPP's API: %w", err)
 	}
-	t.conn, t.in = conn, bufio.NewReaderSize(conn, 64<<10)
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err = t.open()
+	t.in = bufio.NewReaderSize(conn, 64<<10)
+	stop := context.AfterFunc(ctx, conn.shutdown)
+	err = t.open(conn)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
+	if err == nil {
+		err = conn.unlimited()
+	}
 	if err != nil {
-		conn.Close()
+		conn.close()
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
 		return fmt.Errorf("opening VPP's API at %s: %w", t.path, err)
 	}
+	t.conn = conn
 	t.wg.Add(2)
 	go func() { defer t.wg.Done(); t.fail(t.readLoop()) }()
 	go func() { defer t.wg.Done(); t.fail(t.writeLoop()) }()
@@ -102,12 +115,12 @@ func (t *transport) connect(ctx context.Context) error {
 }
 
 // open registers with VPP, which answers with the id of each message.
-func (t *transport) open() error {
+func (t *transport) open(conn *apiSocket) error {
 	msg, err := codec.EncodeMsg(&memclnt.SockclntCreate{Name: t.name}, binapi.SockclntCreateID)
 	if err != nil {
 		return err
 	}
-	if _, err := t.conn.Write(frame(nil, msg)); err != nil {
+	if _, err := conn.Write(frame(nil, msg)); err != nil {
 		return err
 	}
 	data, err := t.read(nil)
@@ -160,6 +173,9 @@ func (t *transport) read(buf []byte) ([]byte, error) {
 func (t *transport) readLoop() error {
 	buf := make([]byte, 8<<10)
 	for {
+		if t.in.Buffered() == 0 && t.bulks.Load() > 0 {
+			nap(replyPause)
+		}
 		msg, err := t.read(buf)
 		if err != nil {
 			return err
@@ -187,9 +203,6 @@ func (t *transport) writeLoop() error {
 			spare = b
 			continue
 		}
-		if err := t.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return err
-		}
 		if _, err := t.conn.Write(b); err != nil {
 			return err
 		}
@@ -213,7 +226,7 @@ func (t *transport) fail(err error) {
 		err = errors.New("VPP closed the connection")
 	}
 	t.err = err
-	t.conn.Close()
+	t.conn.shutdown()
 	close(t.done)
 	t.room.Broadcast()
 }
@@ -235,6 +248,7 @@ func (t *transport) Disconnect() error {
 	}
 	t.fail(net.ErrClosed)
 	t.wg.Wait()
+	t.closing.Do(t.conn.close)
 	return nil
 }
 
