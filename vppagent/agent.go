@@ -35,6 +35,7 @@ type Options struct {
 	Audit      time.Duration // how often the dataplane is compared with the configuration without a reason; 1 min
 	MinBackoff time.Duration // first wait after a failure, doubled each time; 250 ms
 	MaxBackoff time.Duration // longest wait; 30 s
+	LinkWait   time.Duration // for how long a new dataplane's links are expected to come up; 10 s, as a memif connects every 3 s
 }
 
 // ChangeKind says what a Change is about.
@@ -88,6 +89,8 @@ type Agent struct {
 	state    map[string]*ifState // by name of configured interface
 	other    error               // what failed besides interfaces
 	links    map[string]link     // our interfaces, at the latest look
+	expected map[string]bool     // those that were up when the dataplane ended, and have not come up in the new one
+	expectBy time.Time           // when that is over
 	settled  uint64              // cfgRev that is completely in the dataplane; 0 none
 	progress chan struct{}       // closed and replaced when settled, or life, changes
 	watchers map[int]func(Change)
@@ -116,6 +119,7 @@ func New(opt Options) *Agent {
 	setDefault(&opt.Audit, time.Minute)
 	setDefault(&opt.MinBackoff, 250*time.Millisecond)
 	setDefault(&opt.MaxBackoff, 30*time.Second)
+	setDefault(&opt.LinkWait, 10*time.Second)
 	if opt.Log == nil {
 		l := logrus.New()
 		l.SetOutput(io.Discard)
@@ -177,6 +181,7 @@ func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 	if err := l.begin(ctx); err != nil {
 		return false, err
 	}
+	a.expectLinks(l.instance)
 	if err := l.sweepProbes(ctx); err != nil { // what a router left that died
 		if !isRefusal(err) {
 			return false, err

@@ -22,17 +22,23 @@ import (
 )
 
 // runAgent runs an agent until the test ends, or stop is called.
-func runAgent(t testing.TB, socket, stats string, cfg vppagent.Config) (a *vppagent.Agent, stop func()) {
+func runAgent(
+	t testing.TB, socket, stats string, cfg vppagent.Config, change ...func(*vppagent.Options),
+) (a *vppagent.Agent, stop func()) {
 	t.Helper()
 	log := logrus.New()
 	log.SetOutput(t.Output())
 	if testing.Verbose() {
 		log.SetLevel(logrus.DebugLevel)
 	}
-	a = vppagent.New(vppagent.Options{
+	opt := vppagent.Options{
 		Socket: socket, StatsSocket: stats, Config: cfg, Log: logrus.NewEntry(log),
 		MinBackoff: 10 * time.Millisecond, MaxBackoff: 200 * time.Millisecond,
-	})
+	}
+	for _, f := range change {
+		f(&opt)
+	}
+	a = vppagent.New(opt)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()

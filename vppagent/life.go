@@ -190,9 +190,13 @@ func (l *life) waits(name string) bool {
 	return b != nil && time.Now().Before(b.at)
 }
 
-// nextRetry returns how long until a failed interface is tried again; an hour when none has.
+// nextRetry returns how long until a failed interface is tried again, or links are not waited for any more; an hour when there
+// are none.
 func (l *life) nextRetry() time.Duration {
 	wait := time.Hour
+	if left, ok := l.a.expectsLinks(); ok {
+		wait = left
+	}
 	for _, b := range l.retry {
 		wait = min(wait, max(time.Until(b.at), 0))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"time"
 
 	"rlr/fib"
 )
@@ -35,6 +36,10 @@ func (a *Agent) publish(p *pass, rev uint64) (changed bool) {
 	defer a.mu.Unlock()
 	changed = !maps.EqualFunc(a.links, now, func(x, y link) bool { return x.same(&y) })
 	a.byName, a.byIndex, a.links, a.state, a.other = byName, byIndex, now, p.state, p.other
+	a.cameUpLocked()
+	if len(a.expected) > 0 && !time.Now().Before(a.expectBy) {
+		a.expected, changed = nil, true
+	}
 	a.settled = 0
 	if ok {
 		a.settled = rev
@@ -69,7 +74,38 @@ func (a *Agent) linksMoved(now map[uint32]*observed) bool {
 		next[name] = l
 	}
 	a.links = next
+	a.cameUpLocked()
 	return true
+}
+
+// expectLinks is called with each connection. A dataplane that takes the place of another has all links down for a moment.
+func (a *Agent) expectLinks(i instance) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.instance == (instance{}) || a.instance.same(i) {
+		return
+	}
+	if a.expected == nil {
+		a.expected = make(map[string]bool)
+	}
+	for name, l := range a.links {
+		if l.admin && l.up && !l.loopback {
+			a.expected[name] = true
+		}
+	}
+	a.expectBy = time.Now().Add(a.opt.LinkWait)
+}
+
+// cameUpLocked ends the wait for links that are up: from here on one that is down is down.
+func (a *Agent) cameUpLocked() {
+	maps.DeleteFunc(a.expected, func(name string, _ bool) bool { return a.links[name].up })
+}
+
+// expectsLinks returns how long links are still expected to come up; false when none are.
+func (a *Agent) expectsLinks() (time.Duration, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return max(time.Until(a.expectBy), 0), len(a.expected) > 0
 }
 
 // vanished returns the indexes of interfaces that were ours and are not there any more, or are somebody else's.
@@ -128,12 +164,19 @@ func (a *Agent) InterfaceName(swIfIndex uint32) (name string, ok bool) {
 // Connected returns a route for each address of interfaces that are up, with its subnet, as the dataplane makes them itself.
 // Link-local subnets, which are on every interface, are not among them. A loopback is up when it is enabled. Without a
 // connection to the dataplane they are those of the latest look.
-func (a *Agent) Connected() []fib.Route {
+func (a *Agent) Connected() []fib.Route { return a.connected(false) }
+
+// Reachable returns those of Connected, and those of interfaces that were up when the dataplane ended and are about to come up
+// in the new one. Next hops are looked up in them: a route over a link that is down goes nowhere, and goes on by itself when the
+// link is up; one that was written without its interface must be written again, as must be 200,000.
+func (a *Agent) Reachable() []fib.Route { return a.connected(true) }
+
+func (a *Agent) connected(soon bool) []fib.Route {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var routes []fib.Route
 	for name, l := range a.links {
-		if !l.admin || !l.up && !l.loopback {
+		if !l.admin || !l.up && !l.loopback && !(soon && a.expected[name]) {
 			continue
 		}
 		for _, p := range l.addresses {

@@ -71,11 +71,11 @@ func syncer(t *testing.T, a *vppagent.Agent) *following {
 		case vppagent.Attached, vppagent.RoutesChanged:
 			s.Invalidate()
 		case vppagent.InterfacesChanged:
-			s.direct.Replace(a.Connected())
+			s.direct.Replace(a.Reachable())
 			s.InterfacesChanged()
 		}
 	}))
-	s.direct.Replace(a.Connected())
+	s.direct.Replace(a.Reachable())
 	s.direct.Complete()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -36,7 +36,7 @@ func (r *router) reload(context.Context) (ctl.Done, error) {
 	setLevel(r.logger, next.Log)
 	r.agent.SetConfig(agentConfig(next, r.claim.Dir))
 	r.static.Replace(staticRoutes(next))
-	r.direct.Replace(r.agent.Connected())
+	r.direct.Replace(r.agent.Reachable())
 	if old.Dataplane != next.Dataplane {
 		r.syncer.SetAudit(auditEvery(next)) // which audits, and so finds what is learned now
 	}

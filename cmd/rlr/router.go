@@ -255,7 +255,7 @@ func (r *router) dataplaneChanged(c vppagent.Change) {
 
 // updateConnected gives the connected routes of the moment to those who use them.
 func (r *router) updateConnected() {
-	r.direct.Replace(r.agent.Connected())
+	r.direct.Replace(r.agent.Reachable())
 	r.originate()
 }
 
