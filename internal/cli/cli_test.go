@@ -288,7 +288,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"-r", "router1", "show", "interfaces", ""}, "eth0 tun12 tun13"},
 		{[]string{"-r", "router1", "sh", "int", "tun"}, "tun12 tun13"},
 		{[]string{"-r", "router1", "show", "neighbors", "e"}, "eth0"},
-		{[]string{"-r", "router1", "neighbor", "reset", ""}, "router2 router3 old"},
+		{[]string{"-r", "router1", "neighbor", "reset", ""}, "router2 router3 old transit transit2"},
 		{[]string{"-r", "edge", "neighbor", "reset", ""}, "spine"},
 		{[]string{"-r", "router1", "neighbor", "reset", "router2", ""}, ""},
 		{[]string{"-r", "router1", "show", "route", ""}, "all count failed for protocol table"},

@@ -255,6 +255,11 @@ func sessions() []ctl.BGPSession {
 			GracefulRestart: &ctl.GracefulRestart{Mode: "helper", State: ctl.GracefulHelping, PeerFamilies: []string{"ipv4"}, PeerRestartS: 120, HelpingS: 8, Stale: 2},
 		},
 		{Name: "old", Address: "10.9.9.9", AS: 65009, State: "Idle", Disabled: true, VRF: "default"},
+		{
+			Name: "transit", Address: "10.8.8.8", AS: 65008, State: "Established", UptimeS: 300, Received: 210000, Accepted: 210000,
+			HoldTimeS: 90, KeepaliveS: 30, Families: []string{"ipv4"}, VRF: "default", CountsAgeS: 12.5,
+		},
+		{Name: "transit2", Address: "10.8.8.9", AS: 65008, State: "Established", UptimeS: 2, Families: []string{"ipv4"}, VRF: "default", Uncounted: true},
 	}
 }
 
