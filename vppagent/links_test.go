@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -81,6 +82,10 @@ func TestLinksOfNewDataplane(t *testing.T) {
 		eventually(t, "the link is up again", up)
 		s.wait(t, s.Revision())
 		want(t, onLink, 2*n)
+		eventually(t, "VPP forwards by what was written while the link was down", func() bool {
+			out, err := a.CLI(within(t), "show ip fib "+routes[n-1].Key.Prefix.String())
+			return err == nil && strings.Contains(out, "dpo-load-balance") && !strings.Contains(out, "dpo-drop")
+		})
 		b.SetConfig(vppagent.Config{Router: "right"}) // in normal operation a link that goes down is down
 		eventually(t, "the next hops have left the link", func() bool { return way() == recursive })
 		b.SetConfig(end("right", vppagent.MemifMaster, "192.0.2.2/30"))
