@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"rlr/fib"
 )
@@ -162,8 +163,9 @@ func nextHashGate(n int) int {
 	return g
 }
 
-// guard is for one life of a dataplane. fib's goroutine uses it.
+// guard is for one life of a dataplane.
 type guard struct {
+	mu    sync.Mutex
 	off   bool // this dataplane has no such limits
 	known bool // there was a look
 	last  memoryReading
@@ -181,6 +183,8 @@ type guard struct {
 // admit says how many of n new routes may be written now; when none, why.
 func (l *life) admit(ctx context.Context, n int) (int, error) {
 	g := &l.guard
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.off || l.a.opt.StatsSocket == "" {
 		return n, nil
 	}
@@ -201,14 +205,20 @@ func (l *life) admit(ctx context.Context, n int) (int, error) {
 
 // wrote notes how many routes were added and deleted.
 func (g *guard) wrote(added, deleted int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.left -= min(added, g.left)
 	g.inUse += added - deleted
 }
 
 // counted notes how many FIB entries there are. Some objects are of no entry.
-func (g *guard) counted(entries int) { g.inUse = entries + 256 }
+func (g *guard) counted(entries int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inUse = entries + 256
+}
 
-// look takes a new reading and works out what is left.
+// look takes a new reading and works out what is left. The caller has mu.
 func (g *guard) look(r memoryReading) {
 	if r.private == 0 { // a process that cannot be seen: as if every route took the most that one does
 		r.private, r.shared = 600*uint64(r.objects), 96*uint64(r.objects)
