@@ -34,9 +34,9 @@ func dialAPI(ctx context.Context, path string) (*apiSocket, error) {
 	s := &apiSocket{fd: fd}
 	left := writeTimeout
 	if deadline, ok := ctx.Deadline(); ok {
-		left = max(time.Until(deadline), time.Millisecond)
+		left = max(time.Until(deadline), 0)
 	}
-	limit := syscall.NsecToTimeval(left.Nanoseconds())
+	limit := syscall.NsecToTimeval((left + 100*time.Millisecond).Nanoseconds()) // ctx ends first, and is the reason that is told
 	err = errors.Join(
 		syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &limit),
 		syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit), // of connect, too
