@@ -2,6 +2,7 @@ package fib
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -17,21 +18,11 @@ func (s *Syncer) Decouple(ctx context.Context) error {
 		s.decoupled, s.decoupledSince = true, time.Now()
 	}
 	s.mu.Unlock()
-	for {
-		s.mu.Lock()
-		flight, progress := s.flight, s.progress
-		s.mu.Unlock()
-		if flight == 0 {
-			return nil
-		}
-		select {
-		case <-progress:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.stopped:
-			return nil
-		}
+	err := s.await(ctx, func() bool { return s.flight == 0 })
+	if errors.Is(err, ErrStopped) { // what has stopped writes nothing either
+		return nil
 	}
+	return err
 }
 
 // Couple ends Decouple: the dataplane is read, and every difference written. Result and errors are Resync's; whatever they

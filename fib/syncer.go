@@ -235,9 +235,15 @@ func (s *Syncer) Revision() uint64 {
 // failed all count as settled; what became of a route, Get tells. While decoupled, it is enough that the key was looked at.
 // Errors: ctx's, or ErrStopped.
 func (s *Syncer) WaitSynced(ctx context.Context, rev uint64) error {
+	return s.await(ctx, func() bool { return s.settledLocked(rev) })
+}
+
+// await returns nil as soon as done is, which it asks with the mutex held whenever something has settled. Errors: ctx's, or
+// ErrStopped.
+func (s *Syncer) await(ctx context.Context, done func() bool) error {
 	for {
 		s.mu.Lock()
-		ok, progress := s.settledLocked(rev), s.progress
+		ok, progress := done(), s.progress
 		s.mu.Unlock()
 		if ok {
 			return nil
