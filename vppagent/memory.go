@@ -63,8 +63,11 @@ const (
 	memTop   = 6
 )
 
-// heap is what the statistics segment tells of a heap, in bytes.
-type heap struct{ total, used, free, top uint64 }
+// heap is what is known of a heap, in bytes.
+type heap struct {
+	total, used, free, top uint64 // as the statistics segment tells
+	resident               uint64 // of the process, and more than the heap: its own pages for the main heap, the shared ones for the segment
+}
 
 // memoryReading is one look at VPP's memory.
 type memoryReading struct {
@@ -72,8 +75,6 @@ type memoryReading struct {
 	heartbeat   float64 // counts the collections of the heaps' figures
 	objects     int     // load-balance objects, at most so far
 	counters    []int   // capacities of the vectors of route counters
-	private     uint64  // resident bytes of the process that are its own; 0: unknown
-	shared      uint64  // the others; the statistics segment is among them
 }
 
 // readMemory looks. ok is false for a dataplane that tells of no heap.
@@ -106,7 +107,7 @@ func readMemory(ctx context.Context, socket string, pid uint32) (r memoryReading
 	if err != nil || r.main.total == 0 {
 		return r, false, err
 	}
-	r.private, r.shared = resident(pid)
+	r.main.resident, r.stats.resident = resident(pid)
 	return r, true, nil
 }
 
@@ -115,7 +116,7 @@ func (s *segment) heap(kind uint32, value uint64) (heap, error) {
 	if err != nil || len(values) <= memTop {
 		return heap{}, err
 	}
-	return heap{values[memTotal][0], values[memUsed][0], values[memFree][0], values[memTop][0]}, nil
+	return heap{total: values[memTotal][0], used: values[memUsed][0], free: values[memFree][0], top: values[memTop][0]}, nil
 }
 
 // resident is what of a process is in memory, its own and shared, in bytes; zeros when that cannot be told.
@@ -134,14 +135,38 @@ func resident(pid uint32) (private, shared uint64) {
 	return (all - common) * page, common * page
 }
 
+// Heap is how full a heap of VPP's is, in bytes. VPP aborts when one has no room for what it needs; see the memory guard.
+type Heap struct {
+	Name        string // VPP's: main heap, stat segment
+	Total, Used uint64
+}
+
+// Heaps tells how full VPP's heaps are, as VPP counted at most ten seconds ago; nothing for a dataplane without such limits, or
+// one that is not connected. What cannot be read is in Errors.
+func (a *Agent) Heaps(ctx context.Context) []Heap {
+	if a.opt.StatsSocket == "" {
+		return nil
+	}
+	r, ok, err := readMemory(ctx, a.opt.StatsSocket, a.Status().PID)
+	if err != nil {
+		a.errs.add("statistics", err)
+	}
+	if err != nil || !ok {
+		return nil
+	}
+	named := func(name string, h heap) Heap { return Heap{Name: strings.TrimPrefix(name, "/mem/"), Total: h.total, Used: h.used} }
+	return []Heap{named(statMainHeap, r.main), named(statOwnHeap, r.stats)}
+}
+
 // top follows the end of a heap: what was told of it, less what has become resident since it was told.
 type top struct{ told, at uint64 }
 
-func (t *top) tell(told, resident uint64) { t.told, t.at = told, resident }
+// tell notes what h tells, which was so when before was read, or later.
+func (t *top) tell(h, before heap) { t.told, t.at = h.top, before.resident }
 
 // least is the least that it can be.
-func (t *top) least(resident uint64) uint64 {
-	grown := resident - min(t.at, resident)
+func (t *top) least(h heap) uint64 {
+	grown := h.resident - min(t.at, h.resident)
 	return t.told - min(grown, t.told)
 }
 
@@ -220,28 +245,28 @@ func (g *guard) counted(entries int) {
 
 // look takes a new reading and works out what is left. The caller has mu.
 func (g *guard) look(r memoryReading) {
-	if r.private == 0 { // a process that cannot be seen: as if every route took the most that one does
-		r.private, r.shared = 600*uint64(r.objects), 96*uint64(r.objects)
+	if r.main.resident == 0 { // a process that cannot be seen: as if every route took the most that one does
+		r.main.resident, r.stats.resident = 600*uint64(r.objects), 96*uint64(r.objects)
 	}
 	before := g.last
 	switch {
 	case !g.known:
 		before = r
-		g.main.tell(r.main.top, r.private)
-		g.stats.tell(r.stats.top, r.shared)
+		g.main.tell(r.main, r.main)
+		g.stats.tell(r.stats, r.stats)
 		g.statsUsed = r.stats.used
 		if g.inUse == 0 {
 			g.inUse = r.objects
 		}
 	case r.heartbeat != before.heartbeat: // collected after the look before
-		g.main.tell(r.main.top, before.private)
-		g.stats.tell(r.stats.top, before.shared)
+		g.main.tell(r.main, before.main)
+		g.stats.tell(r.stats, before.stats)
 		g.statsUsed = r.stats.used
 		for _, c := range before.counters { // they had at least this when it was collected
 			g.statsUsed -= min(uint64(c)*counterSize, g.statsUsed)
 		}
 	}
-	topBefore, top := g.main.least(before.private), g.main.least(r.private)
+	topBefore, top := g.main.least(before.main), g.main.least(r.main)
 	switch {
 	case nextGate(before.objects) == nextGate(r.objects):
 		g.atEnd = g.atEnd && near(top, g.topAt)
@@ -297,7 +322,7 @@ func (g *guard) decide(top uint64) {
 			stop(gate-1, "heap", main, need)
 		}
 	}
-	room := g.stats.least(g.last.shared)
+	room := g.stats.least(g.last.stats)
 	for _, capacity := range g.last.counters {
 		if need := g.counterNeed(capacity, room); room < need {
 			stop(capacity-1, "statistics segment", g.last.stats, need)

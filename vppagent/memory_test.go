@@ -24,8 +24,8 @@ func TestGuardStops(t *testing.T) {
 	const mib = 1 << 20
 	reading := func(n int, top, free uint64) memoryReading {
 		return memoryReading{
-			main: heap{total: 128 * mib, free: free, top: top}, stats: heap{total: 32 * mib, top: 20 * mib},
-			heartbeat: 1, objects: n, counters: []int{1 << 20, 1 << 20}, private: 100 * mib,
+			main: heap{total: 128 * mib, free: free, top: top, resident: 100 * mib}, stats: heap{total: 32 * mib, top: 20 * mib},
+			heartbeat: 1, objects: n, counters: []int{1 << 20, 1 << 20},
 		}
 	}
 	for _, c := range []struct {
@@ -58,7 +58,7 @@ func TestGuardStops(t *testing.T) {
 // What was deleted makes room, with as few routes at a look as may be wrong.
 func TestGuardCountsDeleted(t *testing.T) {
 	var g guard
-	r := memoryReading{main: heap{total: 1 << 27, free: 1 << 26, top: 1 << 24}, stats: heap{top: 1 << 24}, objects: 206_400, private: 1}
+	r := memoryReading{main: heap{total: 1 << 27, free: 1 << 26, top: 1 << 24, resident: 1}, stats: heap{top: 1 << 24}, objects: 206_400}
 	g.look(r)
 	if g.left != 0 || g.full == nil {
 		t.Fatalf("%d routes, %v", g.left, g.full)
@@ -76,12 +76,12 @@ func TestGuardCountsDeleted(t *testing.T) {
 // Top is what it was when it was told, less what has become resident since: never more than it is.
 func TestGuardTop(t *testing.T) {
 	var g guard
-	r := memoryReading{main: heap{total: 1 << 30, free: 900, top: 800 << 20}, stats: heap{top: 1 << 30}, heartbeat: 1, objects: 1000, private: 50 << 20}
-	step := func(told uint64, heartbeat float64, private uint64, want uint64) {
+	r := memoryReading{main: heap{total: 1 << 30, free: 900, top: 800 << 20, resident: 50 << 20}, stats: heap{top: 1 << 30}, heartbeat: 1, objects: 1000}
+	step := func(told uint64, heartbeat float64, resident uint64, want uint64) {
 		t.Helper()
-		r.main.top, r.heartbeat, r.private = told<<20, heartbeat, private<<20
+		r.main.top, r.heartbeat, r.main.resident = told<<20, heartbeat, resident<<20
 		g.look(r)
-		if got := g.main.least(g.last.private); got != want<<20 {
+		if got := g.main.least(g.last.main); got != want<<20 {
 			t.Errorf("top %d MiB, want %d", got>>20, want)
 		}
 	}

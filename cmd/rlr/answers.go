@@ -58,7 +58,7 @@ func (r *router) handlers() ctl.Handlers {
 	}
 }
 
-func (r *router) status(context.Context) (ctl.Status, error) {
+func (r *router) status(ctx context.Context) (ctl.Status, error) {
 	cfg := r.config.Load()
 	dp := r.agent.Status()
 	st := ctl.Status{
@@ -89,6 +89,9 @@ func (r *router) status(context.Context) (ctl.Status, error) {
 				Message: m.Message, Feature: string(m.Feature), Need: m.Need.String(), Wanted: m.Want, Found: m.Found,
 			})
 		}
+	}
+	for _, h := range r.agent.Heaps(ctx) {
+		st.Dataplane.Heaps = append(st.Dataplane.Heaps, ctl.Heap{Name: h.Name, TotalBytes: h.Total, UsedBytes: h.Used})
 	}
 	if r.dp.vpp != nil {
 		v := r.dp.vpp.Status()

@@ -107,6 +107,24 @@ func TestStatusOfOtherAPI(t *testing.T) {
 	golden(t, "status-api.json", "show status --json", rlr(t, "show", "status", "--json"))
 }
 
+// VPP's heaps are shown with how full they are.
+func TestStatusOfVPP(t *testing.T) {
+	runtimeDir(t)
+	h := handlers()
+	h.Status = func(context.Context) (ctl.Status, error) {
+		return ctl.Status{Name: "router1", Version: "1.2.3", RSSBytes: 50 << 20, Dataplane: ctl.DataplaneStatus{
+			Kind: "vpp", State: "connected", Version: "26.06-release", PID: 4712, APISocket: "/run/rlr/router1/api.sock", UptimeS: 3725,
+			RSSBytes: 90 << 20, PSSBytes: 80 << 20,
+			Heaps: []ctl.Heap{
+				{Name: "main heap", TotalBytes: 137 << 20, UsedBytes: 66 << 20}, {Name: "stat segment", TotalBytes: 22 << 20, UsedBytes: 20 << 20},
+			},
+		}}, nil
+	}
+	router(t, "router1", h)
+	golden(t, "status-vpp.txt", "show status", rlr(t, "show", "status"))
+	golden(t, "status-vpp.json", "show status --json", rlr(t, "show", "status", "--json"))
+}
+
 func golden(t *testing.T, name, line string, r result) {
 	t.Helper()
 	got := fmt.Sprintf("$ rlr %s\n%s", line, r.stdout)

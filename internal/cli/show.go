@@ -204,8 +204,24 @@ func renderStatus(s *screen, st ctl.Status) {
 		memory += fmt.Sprintf(", %s %s", d.Kind, bytesText(d.RSSBytes))
 	}
 	line("Memory", memory)
+	for _, h := range d.Heaps {
+		line("", heapText(s, h))
+	}
 	line("CPU time", fmt.Sprintf("%.2f s", st.CPUS))
 	renderDiffers(s, d.Differs)
+}
+
+// heapText tells how full a heap is, in warning colours when little is left.
+func heapText(s *screen, h ctl.Heap) string {
+	share := float64(h.UsedBytes) / float64(max(h.TotalBytes, 1))
+	text := fmt.Sprintf("%s %s of %s (%.0f %%)", clean(h.Name), bytesText(h.UsedBytes), bytesText(h.TotalBytes), 100*share)
+	switch {
+	case share > 0.9:
+		return s.paint(bad, text)
+	case share > 0.75:
+		return s.paint(notice, text)
+	}
+	return text
 }
 
 // renderDiffers lists what a dataplane's API has otherwise than the router needs it.

@@ -82,9 +82,19 @@ type DataplaneStatus struct {
 	Error     string  `json:"error,omitempty"`          // why it is not connected
 	Instead   string  `json:"instead_of_vpp,omitempty"` // why it is not the VPP that is installed, with kind auto
 
+	Heaps []Heap `json:"heaps,omitempty"` // of a VPP; it tells of them every ten seconds
+
 	// Messages of its API that are not as the router knows them. It is refused for a required one; without an optional one
 	// only the feature is missing.
 	Differs []APIMessage `json:"differs,omitempty"`
+}
+
+// Heap is how full a memory of the dataplane is that cannot grow: what it cannot take, the dataplane would die of, and so routes
+// fail before that.
+type Heap struct {
+	Name       string `json:"name"` // main heap, stat segment
+	TotalBytes uint64 `json:"total_bytes"`
+	UsedBytes  uint64 `json:"used_bytes"`
 }
 
 // APIMessage is a message of VPP's binary API, with the CRC of its definition that the router knows and that of the dataplane.
