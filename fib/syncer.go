@@ -27,11 +27,15 @@ import (
 type Options struct {
 	Target     Target
 	Log        *logrus.Entry
-	Batch      int           // changes in a call of Target.Apply; 4096
+	Batch      int           // changes in a call of Target.Apply; DefaultBatch
 	MinBackoff time.Duration // wait after a route's first failure, and a failed dump's; doubled each time; 1 s
 	MaxBackoff time.Duration // longest wait; 1 min
 	Audit      time.Duration // how often the dataplane is read without a reason; 1 min; negative never. See Syncer.SetAudit
 }
+
+// DefaultBatch is how many changes go to the Target at once. Between batches the dataplane waits for us, and a lone change waits
+// for a batch that is under way: VPP takes one of this size in some 40 ms.
+const DefaultBatch = 8192
 
 // Syncer makes what feeds want true in a Target. All methods may be called from any goroutine.
 type Syncer struct {
@@ -100,7 +104,7 @@ type Syncer struct {
 // NewSyncer makes a Syncer. Name its feeds, then Run it.
 func NewSyncer(opt Options) *Syncer {
 	if opt.Batch <= 0 {
-		opt.Batch = 4096
+		opt.Batch = DefaultBatch
 	}
 	if opt.MinBackoff <= 0 {
 		opt.MinBackoff = time.Second

@@ -40,7 +40,7 @@ func BenchmarkProgramming(b *testing.B) {
 			var agent, stream, invoke, overStream, overInvoke []float64
 			for b.Loop() {
 				for range rounds {
-					of, os, oi := byAgent(b, a, routes, 4096), byStream(b, govpp, index, routes), byInvoke(b, govpp, index, single)
+					of, os, oi := byAgent(b, a, routes, fib.DefaultBatch), byStream(b, govpp, index, routes), byInvoke(b, govpp, index, single)
 					agent, stream, invoke = append(agent, of), append(stream, os), append(invoke, oi)
 					overStream, overInvoke = append(overStream, of/os), append(overInvoke, of/oi)
 				}

@@ -41,6 +41,8 @@ const (
 	hashPair    = 16 // bytes for a prefix; a table of 2^k has room for 3/4 of that
 	counterSize = 16 // bytes of a combined counter
 
+	routeBytes = 600 // the most that a route takes of the heap, its share of the large vectors included
+
 	heapSlack = 1 << 20 // what else may be in the way of an allocation, bytes
 	finely    = 64      // routes at a time, around a gate
 	statPage  = 4096
@@ -154,7 +156,9 @@ func (a *Agent) Heaps(ctx context.Context) []Heap {
 	if err != nil || !ok {
 		return nil
 	}
-	named := func(name string, h heap) Heap { return Heap{Name: strings.TrimPrefix(name, "/mem/"), Total: h.total, Used: h.used} }
+	named := func(name string, h heap) Heap {
+		return Heap{Name: strings.TrimPrefix(name, "/mem/"), Total: h.total, Used: h.used}
+	}
 	return []Heap{named(statMainHeap, r.main), named(statOwnHeap, r.stats)}
 }
 
@@ -246,7 +250,7 @@ func (g *guard) counted(entries int) {
 // look takes a new reading and works out what is left. The caller has mu.
 func (g *guard) look(r memoryReading) {
 	if r.main.resident == 0 { // a process that cannot be seen: as if every route took the most that one does
-		r.main.resident, r.stats.resident = 600*uint64(r.objects), 96*uint64(r.objects)
+		r.main.resident, r.stats.resident = routeBytes*uint64(r.objects), 96*uint64(r.objects)
 	}
 	before := g.last
 	switch {
@@ -305,7 +309,8 @@ func (g *guard) decide(top uint64) {
 	if reserve := main.total / 20; main.free < reserve {
 		stop(n, "heap", main, reserve)
 	}
-	step := max(4096, n/32) // the small pieces are looked at now and then, too
+	// The small pieces are looked at now and then, too: the less is free, the oftener.
+	step := max(4096, n/32, int(main.free/16/routeBytes))
 	gate := nextGate(n)
 	need := uint64(gate)*(entryBytes+objectBytes)*3/2 + heapSlack
 	if g.atEnd {

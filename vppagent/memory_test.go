@@ -34,7 +34,8 @@ func TestGuardStops(t *testing.T) {
 		want int // routes let in at this look
 		full bool
 	}{
-		{"far from a gate", reading(100_000, 60*mib, 70*mib), 4096, false},
+		{"far from a gate", reading(100_000, 60*mib, 70*mib), 7645, false},
+		{"far from a gate, with less free", reading(100_000, 31*mib, 35*mib), 4096, false},
 		{"near a gate with room", reading(138_200, 60*mib, 70*mib), finely, false},
 		{"a gate comes, and there is no room", reading(206_000, 17*mib, 24*mib), 343, false},
 		{"at a gate without room", reading(206_343, 17*mib, 24*mib), 0, true},
