@@ -68,7 +68,7 @@ func (a *asn) UnmarshalJSON(b []byte) error {
 func (e entry) vrp() (VRP, error) {
 	p, err := netip.ParsePrefix(e.Prefix)
 	if err != nil {
-		return VRP{}, fmt.Errorf("prefix %s is not one", shorten(strconv.Quote(e.Prefix)))
+		return VRP{}, fmt.Errorf("prefix %q is not one", shorten(e.Prefix))
 	}
 	v := VRP{Prefix: p, MaxLength: uint8(p.Bits()), AS: e.ASN.as}
 	if e.MaxLength != nil {
@@ -86,9 +86,12 @@ func (e entry) vrp() (VRP, error) {
 // parse reads {"roas": [{"prefix", "maxLength", "asn"}, …], …}. It holds one entry at a time besides the result. An entry that
 // is no VRP is left out and counted: one slip in a registry must not keep all its later changes away. A list whose entries are
 // all of that kind is none.
-func parse(r io.Reader) (list, error) {
+func parse(r io.Reader) (list, error) { return parseWithin(r, maxBytes, maxVRPs) }
+
+// parseWithin is parse with other bounds.
+func parseWithin(r io.Reader, bytes int64, vrps int) (list, error) {
 	var l list
-	limited := &io.LimitedReader{R: r, N: maxBytes + 1}
+	limited := &io.LimitedReader{R: r, N: bytes + 1}
 	dec := json.NewDecoder(limited)
 	found := false
 	err := object(dec, func(key string) error {
@@ -99,7 +102,7 @@ func parse(r io.Reader) (list, error) {
 			return errors.New(`the key "roas" is there twice`)
 		}
 		found = true
-		return l.entries(dec)
+		return l.entries(dec, vrps)
 	})
 	if err == nil {
 		if _, err = dec.Token(); errors.Is(err, io.EOF) {
@@ -124,7 +127,7 @@ func parse(r io.Reader) (list, error) {
 	return l, nil
 }
 
-func (l *list) entries(dec *json.Decoder) error {
+func (l *list) entries(dec *json.Decoder, most int) error {
 	if err := delim(dec, '['); err != nil {
 		return fmt.Errorf("roas: %w", err)
 	}
@@ -145,7 +148,7 @@ func (l *list) entries(dec *json.Decoder) error {
 			}
 			continue
 		}
-		if len(l.vrps) == maxVRPs {
+		if len(l.vrps) == most {
 			return errTooMany
 		}
 		l.vrps = append(l.vrps, v)

@@ -56,6 +56,7 @@ type server struct {
 // serverData is what a server has told.
 type serverData struct {
 	known   bool
+	goesOn  bool // the next connection may ask for what has changed since
 	version uint8
 	session uint16
 	serial  uint32
@@ -259,7 +260,7 @@ func (k *talk) handle(p pdu) error {
 // ask sends a query: for all, or for what has changed since the last answer.
 func (k *talk) ask(reset bool) error {
 	d := k.all.dataOf(k.server)
-	k.update = &update{reset: reset || !d.known, base: d.vrps, session: d.session, delta: map[VRP]bool{}}
+	k.update = &update{reset: reset || !d.goesOn, base: d.vrps, session: d.session, delta: map[VRP]bool{}}
 	k.answer, k.again = false, false
 	b, err := query(k.version, d.session, d.serial, k.update.reset)
 	if err != nil {
@@ -289,7 +290,7 @@ func (k *talk) commit(p pdu, serial uint32) error {
 		t = defaultTimers
 	}
 	k.all.committed(k.server, serverData{
-		known: true, version: k.version, session: p.session, serial: serial, timers: t.bounded(), vrps: vrps, updated: time.Now(),
+		known: true, goesOn: true, version: k.version, session: p.session, serial: serial, timers: t.bounded(), vrps: vrps, updated: time.Now(),
 	})
 	again := k.again
 	k.update, k.answer, k.again = nil, false, false

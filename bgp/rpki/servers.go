@@ -151,16 +151,14 @@ func (g *servers) dataOf(s *server) serverData {
 func (g *servers) resumable(s *server, version uint8) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return s.data.known && s.data.version == version
+	return s.data.goesOn && s.data.version == version
 }
 
 // forget makes the next query one for all. The data is used until then.
 func (g *servers) forget(s *server) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if s.data.known {
-		g.left, s.data = s.data, serverData{}
-	}
+	s.data.goesOn = false
 }
 
 func (g *servers) upToDate(s *server, session uint16, serial uint32) bool {
