@@ -62,6 +62,7 @@ type runner struct {
 type source interface {
 	run(ctx context.Context)
 	current() (vrps []VRP, settled bool) // settled: it has data, or has failed once
+	name() string
 	status() Source
 }
 
@@ -359,7 +360,7 @@ func (c *Collector) Of(v VRP) []string {
 	var out []string
 	for _, s := range c.sources {
 		if l, _ := s.current(); has(l) {
-			out = append(out, s.status().Name)
+			out = append(out, s.name())
 		}
 	}
 	if c.servers != nil {

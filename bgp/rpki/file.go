@@ -56,6 +56,8 @@ func (f *file) run(ctx context.Context) {
 	}
 }
 
+func (f *file) name() string { return f.path }
+
 func (f *file) status() Source { return f.describe(KindFile, f.path) }
 
 // look reads the file if it may have changed.

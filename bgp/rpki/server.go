@@ -246,6 +246,9 @@ func (k *talk) handle(p pdu) error {
 		if m.ErrorCode == rtr.UNSUPPORTED_PROTOCOL_VERSION && !k.settled && k.version == version1 {
 			return fmt.Errorf("%s: %w", text, errTryOld)
 		}
+		// StayRTR answers so to a serial of a session that it does not know, where RFC 8210 §5.9 has a Cache Reset. Whatever
+		// it is, a query for all is the way out.
+		k.all.forget(k.server)
 		return errors.New(text)
 	case nil: // a Router Key
 		if !k.answer {

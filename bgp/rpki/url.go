@@ -85,7 +85,9 @@ func redacted(rawURL string) string {
 	return u.Redacted()
 }
 
-func (d *download) status() Source { return d.describe(KindURL, redacted(d.url)) }
+func (d *download) name() string { return redacted(d.url) }
+
+func (d *download) status() Source { return d.describe(KindURL, d.name()) }
 
 func (d *download) run(ctx context.Context) {
 	if err := d.load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
