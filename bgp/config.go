@@ -119,6 +119,8 @@ type Neighbor struct {
 	NextHop4, NextHop6 netip.Addr
 
 	Import, Export Policy
+
+	importsByROA, exportsByROA bool // a policy by name matches the state of validation
 }
 
 // Errors of Apply.

@@ -20,26 +20,14 @@ import (
 
 // ROAPolicy says what validation means for the routes that eBGP neighbours announce. Nothing is asked of iBGP's: the router
 // that they came in by has judged them.
-type ROAPolicy uint8
+type ROAPolicy string
 
 // The policies.
 const (
-	ROAOff         ROAPolicy = iota // all pass; named policies may match the state
-	ROADropInvalid                  // invalid ones are refused
-	ROAStrict                       // only valid ones pass
+	ROAOff         ROAPolicy = ""             // all pass; named policies may match the state
+	ROADropInvalid ROAPolicy = "drop-invalid" // invalid ones are refused
+	ROAStrict      ROAPolicy = "strict"       // only valid ones pass
 )
-
-func (p ROAPolicy) String() string {
-	switch p {
-	case ROAOff:
-		return "off"
-	case ROADropInvalid:
-		return "drop-invalid"
-	case ROAStrict:
-		return "strict"
-	}
-	return fmt.Sprintf("ROA policy %d", uint8(p))
-}
 
 // SetROAs gives the speaker the VRPs of the moment; nil means that routes are not validated. Routes that are there are judged
 // again soon.
@@ -61,11 +49,13 @@ func (n *Neighbor) roaPolicy(c *Config) ROAPolicy {
 
 // roaMatters says whether the neighbour's import or export depends on the state of a route.
 func (n *Neighbor) roaMatters(c *Config) (in, out bool) {
-	return n.roaPolicy(c) != ROAOff, false
+	return n.importsByROA || n.roaPolicy(c) != ROAOff, n.exportsByROA
 }
 
-// matchROA makes conditions hold for routes of one state only. GoBGP takes a path that ends with an AS_SET for unknown even
-// where VRPs cover it, and RFC 6811 for invalid: refuse such paths first (asSetSuffix), as RFC 9774 wants.
+// matchROA makes conditions hold for routes of one state only. GoBGP differs from RFC 6811 in two things. A path that ends
+// with an AS_SET is unknown to it even where VRPs cover it, and invalid to the RFC: refuse such paths first (asSetSuffix), as
+// RFC 9774 wants. And a route of our own has no origin to it, so that VRPs that cover it make it invalid: on export, ask only
+// routes from neighbours.
 func matchROA(c *api.Conditions, s rpki.State) *api.Conditions {
 	switch s {
 	case rpki.Valid:

@@ -120,6 +120,45 @@ func TestROABeforeRun(t *testing.T) {
 	}
 }
 
+// Where an export policy asks for the state, a change of ROAs takes back what was announced, and announces it again.
+func TestROAExport(t *testing.T) {
+	n := hoststacktest.New()
+	n1, n2, n3 := n.Node("r1"), n.Node("r2"), n.Node("r3")
+	n.Connect(n1, "tun12", addrs("169.254.12.1"), n2, "tun21", addrs("169.254.12.2"))
+	n.Connect(n2, "tun23", addrs("169.254.23.2"), n3, "tun32", addrs("169.254.23.3"))
+	r1 := newRouter(t, n1, "r1", Config{AS: 65001, RouterID: a("10.1.0.1"), Neighbors: []Neighbor{{Name: "r2", Address: a("169.254.12.2"), AS: 65002}}})
+	r2 := newRouter(t, n2, "r2", Config{AS: 65002, RouterID: a("10.2.0.1"), Neighbors: []Neighbor{
+		{Name: "r1", Address: a("169.254.12.1"), AS: 65001}, {Name: "r3", Address: a("169.254.23.3"), AS: 65003, exportsByROA: true},
+	}})
+	r3 := newRouter(t, n3, "r3", Config{AS: 65003, RouterID: a("10.3.0.1"), Neighbors: []Neighbor{{Name: "r2", Address: a("169.254.23.2"), AS: 65002}}})
+	start(t, r1, r2, r3)
+	req := policies(&r2.cfg, r2.ids())
+	var out policySet
+	out.add("external-invalid", []netip.Addr{a("169.254.23.3")}, matchROA(&api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_EXTERNAL}, rpki.Invalid),
+		&api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT})
+	req.DefinedSets = append(req.DefinedSets, out.sets...)
+	req.Policies[1].Statements = append(out.statements, req.Policies[1].Statements...)
+	if err := r2.running.gobgp.SetPolicies(context.Background(), req); err != nil {
+		t.Fatal(err)
+	}
+	r1.originate("10.1.0.0/24", "10.1.1.0/24")
+	r2.originate("10.2.0.0/24")
+	one, two, own := "10.1.0.0/24 via 169.254.23.2", "10.1.1.0/24 via 169.254.23.2", "10.2.0.0/24 via 169.254.23.2"
+	r3.wantFeed(one, two, own)
+	r2.SetROAs(roas(vrp("10.1.0.0/24", 24, 65009), vrp("10.2.0.0/16", 24, 65002)))
+	r3.wantFeed(two, own)
+	r2.SetROAs(roas(vrp("10.1.0.0/24", 24, 65001), vrp("10.1.1.0/24", 24, 0)))
+	r3.wantFeed(one, own)
+	r2.wantStates("10.1.0.0/24 valid", "10.1.1.0/24 invalid")
+	for _, r := range []*testRouter{r1, r2, r3} {
+		for _, s := range r.Sessions() {
+			if s.Flaps != 0 {
+				t.Errorf("%s: session %s has flapped (%s)", r.name, s.Neighbor.Name, s.ErrorText())
+			}
+		}
+	}
+}
+
 // What iBGP neighbours announce is not judged.
 func TestROAInternal(t *testing.T) {
 	n := hoststacktest.New()
@@ -259,5 +298,22 @@ func TestROATable(t *testing.T) {
 		if err != nil || !maps.Equal(got, want) {
 			t.Fatalf("GoBGP has %v (%v), want %v", got, err, want)
 		}
+	}
+}
+
+// BenchmarkROATable: the Internet's ROAs for GoBGP.
+func BenchmarkROATable(b *testing.B) {
+	const many = 800_000
+	rnd := rand.New(rand.NewPCG(1, 1))
+	list := make([]rpki.VRP, 0, many)
+	for range many {
+		p, err := netip.AddrFrom4([4]byte{byte(1 + rnd.IntN(220)), byte(rnd.IntN(256)), byte(rnd.IntN(256))}).Prefix(16 + rnd.IntN(9))
+		if err != nil {
+			b.Fatal(err)
+		}
+		list = append(list, rpki.VRP{Prefix: p, MaxLength: 24, AS: rnd.Uint32()})
+	}
+	for b.Loop() {
+		roaTableOf(server.NewBgpServer()).change(list, nil)
 	}
 }

@@ -121,6 +121,9 @@ func (s *server) connect(ctx context.Context, version uint8) error {
 		}
 		s.all.forget(s)
 	}
+	if ctx.Err() == nil && !k.settled && k.version == version1 && closedBy(err) {
+		err = fmt.Errorf("%w: %w", err, errTryOld)
+	}
 	return err
 }
 
@@ -142,17 +145,16 @@ func (k *talk) run() error {
 	}
 	next := time.Now().Add(answerPatience)
 	for {
-		if err := k.conn.SetReadDeadline(next); err != nil {
-			return err
+		var p pdu
+		err := k.conn.SetReadDeadline(next)
+		if err == nil {
+			p, err = readPDU(k.r, k.conn, answerPatience)
 		}
-		p, err := readPDU(k.r, k.conn, answerPatience)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && k.update == nil:
 			err = k.ask(false)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return fmt.Errorf("no answer within %s", answerPatience)
-		case err != nil && !k.settled && k.version == version1 && closedBy(err):
-			return fmt.Errorf("%w: %w", err, errTryOld)
 		case err == nil:
 			err = k.negotiate(p)
 			if err == nil {
@@ -172,7 +174,12 @@ func (k *talk) run() error {
 
 // closedBy reports whether the other side ended the connection.
 func closedBy(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, errClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	for _, end := range []error{io.EOF, io.ErrClosedPipe, errClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // negotiate holds a PDU's version against ours (RFC 8210 §7).

@@ -32,6 +32,7 @@ A source is
 		Example: `  rlr show roa
   rlr show roa 172.20.1.0/24
   rlr show roa --json`,
+		Annotations:       map[string]string{wholeWord: "sh ro is show route, as in birdc"},
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
