@@ -31,8 +31,8 @@ type Options struct {
 	Log    *logrus.Entry
 	// Dial connects to an RTR server.
 	Dial func(context.Context, Server) (net.Conn, error)
-	// Changed is told of every new Table. It must not block.
-	Changed func(*Table)
+	// Changed is called when there is another Table. It must not block.
+	Changed func()
 }
 
 // Collector gathers the VRPs of all sources. Its methods may be called from any goroutine, before, during and after Run.
@@ -48,7 +48,7 @@ type Collector struct {
 	sources []*runner
 	servers *servers
 	former  []VRP         // of sources that were replaced, until those in their place are settled
-	changed chan struct{} // closed, and made anew, when a source has changed
+	changed chan struct{} // closed when what the sources have now is in the table
 }
 
 // runner is a file or a URL with its goroutine.
@@ -163,9 +163,10 @@ func (c *Collector) merge() (expires time.Duration) {
 		c.former = nil
 	}
 	lists = append(lists, c.former)
-	close(c.changed)
+	merged := c.changed // what comes from now on is for the next time
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
+	defer close(merged)
 	next := NewTable(lists...)
 	if slices.Equal(next.vrps, c.table.Load().vrps) {
 		return expires
@@ -173,7 +174,7 @@ func (c *Collector) merge() (expires time.Duration) {
 	ip4, ip6 := next.Len()
 	c.opt.Log.WithFields(logrus.Fields{"ipv4": ip4, "ipv6": ip6}).Debug("ROAs changed")
 	c.table.Store(next)
-	c.opt.Changed(next)
+	c.opt.Changed()
 	return expires
 }
 

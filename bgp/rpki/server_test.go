@@ -248,7 +248,7 @@ func collect(t *testing.T, cfg Config, caches map[string]*cache) *collecting {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	c := New(Options{
-		Config: cfg, Dir: t.TempDir(), Log: logrus.NewEntry(log), Changed: func(*Table) {},
+		Config: cfg, Dir: t.TempDir(), Log: logrus.NewEntry(log), Changed: func() {},
 		Dial: func(_ context.Context, s Server) (net.Conn, error) { return caches[s.Address].dial() },
 	})
 	return start(t, c)

@@ -154,7 +154,7 @@ func TestURL(t *testing.T) {
 	s := &site{body: document(one), etag: `"1"`, modified: "Mon, 05 Jan 2026 00:00:00 GMT"}
 	var c *collecting
 	again := func(t *testing.T) {
-		n := New(Options{Config: Config{URLs: []string{rolesURL}}, Dir: dir, Log: quiet(), Changed: func(*Table) {}})
+		n := New(Options{Config: Config{URLs: []string{rolesURL}}, Dir: dir, Log: quiet(), Changed: func() {}})
 		n.http = &http.Client{Transport: s}
 		n.sources[0].source.(*download).http = n.http
 		c = start(t, n)
@@ -228,7 +228,7 @@ func TestURLBounds(t *testing.T) {
 	mux.Handle("/good", &site{body: document(one)})
 	web := httptest.NewServer(mux)
 	defer web.Close()
-	c := New(Options{Config: Config{}, Dir: filepath.Join(t.TempDir(), "new"), Log: quiet(), Changed: func(*Table) {}})
+	c := New(Options{Config: Config{}, Dir: filepath.Join(t.TempDir(), "new"), Log: quiet(), Changed: func() {}})
 	c.http.Timeout = 300 * time.Millisecond
 	fetch := func(url string) (*download, error) {
 		d := newDownload(url, time.Hour, c)
@@ -313,7 +313,7 @@ func TestStayRTR(t *testing.T) {
 		})
 	}
 	c := New(Options{
-		Config: Config{Servers: []Server{{Address: addr}}}, Dir: dir, Log: quiet(), Changed: func(*Table) {},
+		Config: Config{Servers: []Server{{Address: addr}}}, Dir: dir, Log: quiet(), Changed: func() {},
 		Dial: func(ctx context.Context, s Server) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", s.Address)

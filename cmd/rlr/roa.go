@@ -62,12 +62,15 @@ func (r *router) dialROA(ctx context.Context, s rpki.Server) (net.Conn, error) {
 	return r.access.stack.Dial(ctx, hoststack.Endpoints{Remote: remote})
 }
 
-// roasChanged passes the collector's table on, where the configuration wants routes to be validated.
-func (r *router) roasChanged(t *rpki.Table) {
+// roasChanged gives the speaker the table of the moment, or none where the configuration does not want routes to be validated.
+func (r *router) roasChanged() {
+	r.roaMu.Lock() // who comes last tells the latest
+	defer r.roaMu.Unlock()
 	if !r.config.Load().ROA.Configured() {
-		t = nil
+		r.speaker.SetROAs(nil)
+		return
 	}
-	r.speaker.SetROAs(t)
+	r.speaker.SetROAs(r.roas.Table())
 }
 
 // startROAs gathers, and waits for a moment, so that routes are not let in, or kept out, that a second later are not.
@@ -85,7 +88,7 @@ func (r *router) waitROAs(ctx context.Context) {
 	if err := r.roas.WaitLoaded(ctx); err != nil {
 		r.log.Warn("not every source of ROAs has told yet; see rlr show roa")
 	}
-	r.roasChanged(r.roas.Table())
+	r.roasChanged()
 }
 
 // reloadROAs applies a new configuration of the sources. It must come before a policy is applied that needs them, and after
@@ -106,7 +109,7 @@ func (r *router) applyBGP(ctx context.Context, old, next *config.Config) error {
 	err := r.speaker.Apply(bgpConfig(next))
 	if !next.ROA.Configured() {
 		r.reloadROAs(ctx, old, next)
-		r.roasChanged(nil)
+		r.roasChanged()
 	}
 	return err
 }

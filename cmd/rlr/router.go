@@ -68,6 +68,7 @@ type router struct {
 	ending chan error // errRestart, or nil for `rlr stop`
 
 	originating sync.Mutex
+	roaMu       sync.Mutex
 	reloading   sync.Mutex                    // one reload at a time
 	config      atomic.Pointer[config.Config] // the accepted configuration; its value is never modified
 }
