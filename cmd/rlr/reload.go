@@ -12,7 +12,7 @@ import (
 
 // reload reads the configuration again and applies what differs. A file that is wrong, or that asks for what only a restart
 // can do, changes nothing.
-func (r *router) reload(context.Context) (ctl.Done, error) {
+func (r *router) reload(ctx context.Context) (ctl.Done, error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
 	old := r.config.Load()
@@ -41,7 +41,7 @@ func (r *router) reload(context.Context) (ctl.Done, error) {
 		r.syncer.SetAudit(auditEvery(next)) // which audits, and so finds what is learned now
 	}
 	if r.speaker != nil {
-		err = errors.Join(r.speaker.Apply(bgpConfig(next)), r.tryOriginate())
+		err = errors.Join(r.applyBGP(ctx, old, next), r.tryOriginate())
 	}
 	r.log.WithField("changes", len(changes)).Info("configuration reloaded")
 	return ctl.Done{Message: fmt.Sprintf("configuration reloaded from %s", r.path), Changes: changes}, err
@@ -97,6 +97,9 @@ func difference(old, next *config.Config) []string {
 	}
 	if !reflect.DeepEqual(old.BGP.Redistribute, next.BGP.Redistribute) {
 		out = append(out, "bgp.redistribute changed")
+	}
+	if !reflect.DeepEqual(old.ROA, next.ROA) {
+		out = append(out, "roa changed")
 	}
 	if old.Dataplane.Audit != next.Dataplane.Audit {
 		out = append(out, "dataplane.audit changed")

@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"rlr/bgp"
+	"rlr/bgp/rpki"
 	"rlr/fib"
 	"rlr/hoststack"
 	"rlr/internal/config"
@@ -57,7 +58,8 @@ type router struct {
 	direct  *fib.Feed
 	static  *fib.Feed
 	learned *fib.Feed
-	speaker *bgp.Speaker // nil without an AS
+	speaker *bgp.Speaker    // nil without an AS
+	roas    *rpki.Collector // nil without an AS
 	prober  *hoststack.Prober
 	links   *links
 
@@ -66,6 +68,7 @@ type router struct {
 	ending chan error // errRestart, or nil for `rlr stop`
 
 	originating sync.Mutex
+	roaMu       sync.Mutex
 	reloading   sync.Mutex                    // one reload at a time
 	config      atomic.Pointer[config.Config] // the accepted configuration; its value is never modified
 }
@@ -167,6 +170,7 @@ func (r *router) build() error {
 		Outlived: r.dp.outlives(), Life: r.life,
 		Arrived: func(p netip.Prefix, at time.Time) { r.syncer.Arrived(fib.Key{Prefix: p}, at) },
 	})
+	r.roas = r.newCollector()
 	return err
 }
 
@@ -205,6 +209,7 @@ func (r *router) start(ctx context.Context) error {
 	r.direct.Complete()
 	if r.speaker != nil {
 		r.resume(ctx, own)
+		r.startROAs(ctx)
 		r.stages.start("bgp", r.speaker.Run)
 	}
 	control, err := ctl.NewServer(r.claim, version, r.handlers(), r.subsystem("control"), ctl.WithSocket(cfg.Control.Socket))

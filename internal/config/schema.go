@@ -49,7 +49,6 @@ const (
 	laterPolicy  = "use all or none"
 	laterGroup   = "write the settings of each neighbor"
 	laterSession = "remove it"
-	laterROA     = "routes are not validated: remove it"
 	laterService = "the router offers its control socket only: remove it"
 	laterDevice  = "connect by memif or wireguard"
 	laterExt     = "unnumbered sessions: give the neighbor an address and a number as its as"
@@ -62,12 +61,12 @@ var (
 		{name: "interfaces"},
 		{name: "static"},
 		{name: "bgp"},
+		{name: "roa"},
 		{name: "control"},
 		{name: "log"},
 		{name: "vrfs", later: laterVRF, refers: (*decoder).vrfReferences},
 		{name: "acl", later: laterACL},
 		{name: "policies", later: laterPolicy},
-		{name: "roa", later: laterROA},
 		{name: "services", later: laterService},
 		{name: "devices", later: laterDevice},
 	}}
@@ -170,5 +169,5 @@ var (
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
 	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
-	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, controlSection, logSection,
+	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, roaSection, rtrSection, controlSection, logSection,
 }

@@ -26,6 +26,8 @@ var inSection = map[*section]string{
 	redistributeSection: "bgp:\n  redistribute:\n    %s\n",
 	neighborSection:     "bgp:\n  neighbors:\n    - %s\n",
 	gracefulSection:     "bgp:\n  neighbors:\n    - graceful-restart:\n        %s\n",
+	roaSection:          "roa:\n  %s\n",
+	rtrSection:          "roa:\n  rtr:\n    - %s\n",
 	controlSection:      "control:\n  %s\n",
 	logSection:          "log:\n  %s\n",
 }

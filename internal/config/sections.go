@@ -35,6 +35,8 @@ func (d *decoder) config(v value) *Config {
 			})
 		case "bgp":
 			c.BGP = d.bgp(v)
+		case "roa":
+			c.ROA = d.roa(v)
 		case "control":
 			d.mapping(v, controlSection, func(_ string, v value) {
 				c.Control.Socket = d.socketPath(v, "control.socket")

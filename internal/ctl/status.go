@@ -228,6 +228,7 @@ type Path struct {
 	Weight      uint8    `json:"weight"`
 	AgeS        float64  `json:"age_s"`
 	Stale       bool     `json:"stale,omitempty"` // of a lost session, or not yet announced again by one that is back
+	ROA         string   `json:"roa,omitempty"`   // valid, invalid or unknown (RFC 6811), of a BGP path where roa is configured
 }
 
 // FIBEntry is a row of `show fib`: what the dataplane holds, whoever put it there.
