@@ -23,6 +23,10 @@ func (r *router) reload(ctx context.Context) (ctl.Done, error) {
 	if err := needsRestart(old, next); err != nil {
 		return ctl.Done{}, ctl.BadRequest("%v", err)
 	}
+	if held := heldBuffers(next); r.dp.vpp != nil && held > r.dp.held+sparedBuffers {
+		return ctl.Done{}, ctl.BadRequest("the rings of memif slaves hold %d packet buffers, and VPP was started with %d for them: that needs `rlr stop` and `rlr run`, or smaller rings (ring-size, queues); nothing was changed",
+			held, r.dp.held)
+	}
 	changes := difference(old, next)
 	if len(changes) == 0 {
 		r.config.Store(next)
