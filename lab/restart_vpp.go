@@ -19,7 +19,7 @@ import (
 const (
 	sweepRate  = 5_000           // packets a second: a ring holds what comes while a busy machine stops a VPP
 	manyLimit  = 3 * time.Minute // to learn many routes, and to put them into another VPP
-	sweepTries = 3               // a busy machine drops packets of a stream that waits for nobody
+	sweepTries = 5               // a busy machine drops packets of a stream that waits for nobody
 )
 
 // rlrWithin runs a command that may take longer than others.
