@@ -63,7 +63,7 @@ func (p *peer) choose(w *wire, now time.Time) {
 	p.sessWire = w
 	p.confirmBy = now.Add(openWait)
 	p.status.opened(w, p.sess)
-	p.sess.choose(w, p.agree(w))
+	p.sess.choose(w, p.agree(w), p.newTraffic(w))
 	p.out, p.in = nil, nil
 }
 

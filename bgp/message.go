@@ -42,6 +42,9 @@ type openInfo struct {
 	id      uint32 // BGP Identifier
 	as      uint32
 	refresh bool // RFC 2918
+	as4     bool // RFC 6793
+	long    bool // RFC 8654
+	caps    []bgp.ParameterCapabilityInterface
 	gr      grOffer
 }
 
@@ -81,12 +84,15 @@ func parseOpen(b []byte) *openInfo {
 		if !ok {
 			continue
 		}
+		info.caps = append(info.caps, caps.Capability...)
 		for _, c := range caps.Capability {
 			switch c := c.(type) {
 			case *bgp.CapFourOctetASNumber:
-				info.as = c.CapValue
+				info.as, info.as4 = c.CapValue, true
 			case *bgp.CapRouteRefresh:
 				info.refresh = true
+			case *bgp.CapExtendedMessage:
+				info.long = true
 			case *bgp.CapGracefulRestart:
 				info.gr.graceful(c)
 			case *bgp.CapLongLivedGracefulRestart:
@@ -210,11 +216,6 @@ type tap struct {
 
 // maxUpdateKept is how long the body of an UPDATE may be that is reported: one route's is shorter.
 const maxUpdateKept = 512
-
-// inNotice reports whether the message in progress is a NOTIFICATION whose body is to come.
-func (t *tap) inNotice() bool {
-	return !t.lost && t.have == headerLen && t.header[18] == bgp.BGP_MSG_NOTIFICATION
-}
 
 // between reports whether no message is in progress.
 func (t *tap) between() bool { return t.have == 0 && !t.lost }

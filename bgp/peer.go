@@ -110,6 +110,9 @@ func newPeer(cfg Neighbor, id netip.Addr, local localSpeaker, stack hoststack.St
 
 func (p *peer) config() *Neighbor { return p.cfg.Load() }
 
+// internal reports whether the neighbour is in our AS.
+func (p *peer) internal() bool { return p.config().AS == p.local.as }
+
 // post has f run by the peer's goroutine. It never blocks; it reports false after the goroutine's end.
 func (p *peer) post(f func()) bool {
 	p.mailMu.Lock()

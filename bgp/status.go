@@ -48,6 +48,7 @@ type Session struct {
 	Flaps        uint64   // ends of established sessions
 	Disabled     bool     // administratively
 	Graceful     Graceful
+	Malformed    uint64 // UPDATEs whose routes were taken as withdrawn for something malformed in them (RFC 7606)
 
 	// Counted is when the figures were so that only GoBGP knows: Received, Accepted, Advertised, Graceful.Stale, HoldTime and
 	// Keepalive. It is zero, and they are, while GoBGP has not been able to say of this session.
@@ -91,6 +92,7 @@ type peerStatus struct {
 	gr           grOffer // of the peer's last OPEN, as far as we take part
 	held         held
 	everKept     bool
+	tally        tally
 }
 
 func (st *peerStatus) init(cfg Neighbor) {
@@ -260,7 +262,7 @@ func (st *peerStatus) snapshot(cfg Neighbor) Session {
 	s := Session{
 		Neighbor: cfg, State: st.state, Since: st.since, LocalAddress: st.local, Families: cfg.Families, Flaps: st.flaps,
 		Disabled: st.disabled, LastError: st.lastError, LastErrorAt: st.lastErrorAt, ConnectError: st.connectError,
-		Graceful: st.gracefulLocked(cfg, time.Now()),
+		Graceful: st.gracefulLocked(cfg, time.Now()), Malformed: st.tally.withdrawn.Load(),
 	}
 	if st.state == Established {
 		s.Uptime, s.Families = time.Since(st.since), st.families
