@@ -44,6 +44,7 @@ type openInfo struct {
 	refresh bool // RFC 2918
 	as4     bool // RFC 6793
 	long    bool // RFC 8654
+	mixed   bool // IPv4 routes with IPv6 next hops, RFC 8950
 	caps    []bgp.ParameterCapabilityInterface
 	gr      grOffer
 }
@@ -91,6 +92,8 @@ func parseOpen(b []byte) *openInfo {
 				info.as, info.as4 = c.CapValue, true
 			case *bgp.CapRouteRefresh:
 				info.refresh = true
+			case *bgp.CapExtendedNexthop:
+				info.extendedNextHop(c)
 			case *bgp.CapExtendedMessage:
 				info.long = true
 			case *bgp.CapGracefulRestart:
@@ -101,6 +104,15 @@ func parseOpen(b []byte) *openInfo {
 		}
 	}
 	return info
+}
+
+// extendedNextHop reads RFC 8950 §4.
+func (o *openInfo) extendedNextHop(c *bgp.CapExtendedNexthop) {
+	for _, t := range c.Tuples {
+		if t.NLRIAFI == bgp.AFI_IP && t.NLRISAFI == bgp.SAFI_UNICAST && t.NexthopAFI == bgp.AFI_IP6 {
+			o.mixed = true
+		}
+	}
 }
 
 // dominates reports whether the connections that we made win over those of the peer (RFC 4271 §6.8, RFC 6286 §2.3).

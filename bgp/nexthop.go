@@ -80,3 +80,22 @@ func (u *update) ownHop(self [2]hopBytes) bool {
 	u.setReach(m)
 	return true
 }
+
+// plain gives IPv4 routes with an IPv6 next hop our IPv4 next hop, or takes them out where there is none: the peer has not said
+// that it takes them as they are (RFC 8950 §4), and GoBGP does not ask. It reports whether it did.
+func (u *update) plain(own hopBytes) bool {
+	m, ok := u.reach()
+	if !ok || m.family != bgp.RF_IPv4_UC || len(m.nextHop) < 16 {
+		return false
+	}
+	u.remove(bgp.BGP_ATTR_TYPE_MP_REACH_NLRI)
+	if len(own) == 4 {
+		u.nlri = m.routes
+		u.put(attr{wellKnown, bgp.BGP_ATTR_TYPE_NEXT_HOP, own})
+		return true
+	}
+	if _, more := u.unreach(); !more && len(u.nlri) == 0 {
+		u.attrs = nil // attributes of nothing
+	}
+	return true
+}

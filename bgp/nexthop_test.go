@@ -135,3 +135,45 @@ func TestNextHopToOurselves(t *testing.T) {
 	p.send(reach(bgp.AFI_IP, b4("169.254.0.2"), "10.0.2.0/24"))
 	r1.wantFeed("10.0.2.0/24 via 169.254.0.2")
 }
+
+// A peer without RFC 8950 gets IPv4 routes with an IPv4 next hop of ours, or not at all.
+func TestWithoutExtendedNextHop(t *testing.T) {
+	for _, c := range []struct {
+		own  string
+		want []byte // the UPDATE's routes
+	}{{"169.254.7.1", []byte{24, 10, 1, 0}}, {"", nil}} {
+		t.Run("own "+c.own, func(t *testing.T) {
+			r1, node, _ := rawSite(t, "fe80::2", "fe80::1", func(cfg *Config) {
+				if c.own != "" {
+					cfg.Neighbors[0].NextHop4 = a(c.own)
+				}
+			})
+			start(t, r1)
+			p := dialRaw(t, node, "fe80::1")
+			p.send(rawOpen(65002, "10.2.0.1", bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapMultiProtocol(bgp.RF_IPv6_UC)))
+			p.expect(bgp.BGP_MSG_OPEN)
+			p.send(keepalive)
+			r1.established()
+			r1.originate("10.1.0.0/24")
+			r1.originate("10.1.0.0/24", "fd00:1::/64")
+			for {
+				u, _ := parseUpdate(p.expect(bgp.BGP_MSG_UPDATE))
+				reach, six := u.reach()
+				switch {
+				case six && reach.family == bgp.RF_IPv6_UC:
+					if c.want != nil {
+						t.Error("no IPv4 route came before the IPv6 one")
+					}
+					return
+				case six:
+					t.Errorf("an IPv4 route with next hop %x", reach.nextHop)
+				case len(u.nlri) > 0:
+					if hop := u.find(bgp.BGP_ATTR_TYPE_NEXT_HOP); !bytes.Equal(u.nlri, c.want) || hop == nil || !bytes.Equal(hop.value, b4(c.own)) {
+						t.Errorf("routes %x, want %x", u.nlri, c.want)
+					}
+					return
+				}
+			}
+		})
+	}
+}

@@ -12,7 +12,7 @@ import (
 // traffic is what is done to the UPDATEs of one session on their way, because GoBGP does not do it, or not well:
 //
 //	from the peer ──► repair (RFC 7606) ──► next hops ──► GoBGP
-//	to the peer  ◄── next hops within our AS ◄── GoBGP
+//	to the peer  ◄── next hops ◄── GoBGP
 //
 // receive is called by the goroutine of GoBGP that reads, send by the one that writes. An UPDATE that nothing is done to passes
 // as the bytes that it came in.
@@ -23,6 +23,7 @@ type traffic struct {
 	families []Family    // that we carry with it
 	as4      bool        // it writes AS numbers in 4 bytes (RFC 6793)
 	limit    int         // bytes of a message (RFC 8654)
+	mixed    bool        // it takes IPv4 routes with IPv6 next hops (RFC 8950)
 	self     [2]hopBytes // our next hops as the peer is to have them, for IPv4 and IPv6 routes
 	said     time.Time   // of the last log line about a malformed UPDATE
 }
@@ -44,6 +45,9 @@ func (p *peer) newTraffic(w *wire) *traffic {
 		t.limit = bgp.BGP_MAX_EXTENDED_MESSAGE_LENGTH
 	}
 	t.self = ownHops(cfg, w.local)
+	if t.mixed = open.mixed; !t.mixed && w.local.Is6() && t.carries(bgp.RF_IPv4_UC) && len(t.self[0]) != 4 {
+		t.log.Warn("the BGP neighbor takes no IPv4 routes with IPv6 next hops (RFC 8950), and there is no IPv4 next hop: it gets no IPv4 routes")
+	}
 	return t
 }
 
@@ -78,7 +82,7 @@ func (t *traffic) receive(msg []byte) ([]byte, *ending) {
 func (t *traffic) identifier(bgp.Family) int { return 0 }
 
 // shapes reports whether send does anything.
-func (t *traffic) shapes() bool { return t.internal }
+func (t *traffic) shapes() bool { return t.internal || !t.mixed }
 
 // send returns what the peer is to get in place of an UPDATE of GoBGP's.
 func (t *traffic) send(msg []byte) []byte {
@@ -87,6 +91,9 @@ func (t *traffic) send(msg []byte) []byte {
 		return msg
 	}
 	changed := t.internal && u.ownHop(t.self)
+	if !t.mixed && u.plain(t.self[0]) {
+		changed = true
+	}
 	switch {
 	case !changed:
 		return msg
