@@ -17,7 +17,8 @@ import (
 // a new one.
 
 // Apply makes c the configuration. Sessions of neighbours that did not change, or changed only in what needs no new session
-// (name, policies, validation, next-hop-self, passive, connect retry), go on. A configuration that is refused changes nothing: all errors
+// (name, policies, validation, next-hop-self, passive, connect retry, limits of prefixes), go on. A configuration that is refused
+// changes nothing: all errors
 // of its check are joined, and a change of AS, router id, cluster id or multipath is ErrNeedsRestart.
 func (s *Speaker) Apply(c Config) error {
 	c, err := c.check()
@@ -116,7 +117,7 @@ func sameSession(a, b *Neighbor) bool {
 // applySoft gives a session that goes on its new settings.
 func (s *Speaker) applySoft(r *running, p *peer, d changeSet) error {
 	addr := p.config().Address
-	p.post(func() {}) // passive or connect retry may have changed
+	p.limitsChanged() // and passive or connect retry may have changed
 	if d.admin[addr] {
 		if p.config().Disabled {
 			return s.disable(r, p)

@@ -118,6 +118,8 @@ type Neighbor struct {
 	// over a session between IPv4 addresses needs NextHop6. IPv4 over IPv6 needs none (RFC 8950).
 	NextHop4, NextHop6 netip.Addr
 
+	Limit4, Limit6 PrefixLimit // of the prefixes that the neighbour may announce
+
 	Import, Export Policy
 
 	importsByROA, exportsByROA bool // a policy by name matches the state of validation
@@ -240,7 +242,7 @@ func (n *Neighbor) normalize() error {
 	if err := n.Graceful.normalize(); err != nil {
 		return fail("%w", err)
 	}
-	return n.normalizeFamilies()
+	return errors.Join(n.normalizeFamilies(), n.normalizeLimits())
 }
 
 func (n *Neighbor) normalizeFamilies() error {

@@ -94,8 +94,8 @@ func (u *update) plain(own hopBytes) bool {
 		u.put(attr{wellKnown, bgp.BGP_ATTR_TYPE_NEXT_HOP, own})
 		return true
 	}
-	if _, more := u.unreach(); !more && len(u.nlri) == 0 {
-		u.attrs = nil // attributes of nothing
+	if len(u.nlri) == 0 {
+		u.trim()
 	}
 	return true
 }

@@ -45,11 +45,15 @@ type peer struct {
 	sess      *session
 	sessWire  *wire // the chosen one
 	sessTaken bool
-	calmUntil time.Time // nothing is offered to GoBGP before
-	staleBy   time.Time // when stale routes go whether the peer has sent all or not
-	confirmBy time.Time // when a chosen session must have its KEEPALIVE
-	probed    *wire     // for whose sake the established session was probed
-	proveFrom time.Time // from when on a message on it proves that it lives; zero: seen says how many there were then
+	calmUntil time.Time      // nothing is offered to GoBGP before
+	staleBy   time.Time      // when stale routes go whether the peer has sent all or not
+	restUntil time.Time      // no session before, except by order
+	rested    [2]PrefixLimit // the limits when that began
+	wantsHeal bool           // prefixes were left out, and there is room
+	healAt    time.Time      // not before
+	confirmBy time.Time      // when a chosen session must have its KEEPALIVE
+	probed    *wire          // for whose sake the established session was probed
+	proveFrom time.Time      // from when on a message on it proves that it lives; zero: seen says how many there were then
 	seen      uint64
 	giveAt    time.Time
 	dialAt    time.Time
@@ -215,7 +219,7 @@ func (p *peer) resume() {
 
 // retry makes a peer that waits try again at once.
 func (p *peer) retry() {
-	p.post(func() { p.dialAt, p.giveAt = time.Time{}, time.Time{} })
+	p.post(func() { p.dialAt, p.giveAt, p.restUntil = time.Time{}, time.Time{}, time.Time{} })
 }
 
 // reset ends the session that there is; the next one begins when GoBGP has sat out its idle time.
@@ -238,6 +242,7 @@ func (p *peer) step(now time.Time) time.Duration {
 	p.resolveLate(now)
 	p.watchConfirm(now)
 	p.watchStale(now)
+	p.heal(now)
 	p.offer(now)
 	p.dial(now)
 	p.updateState()
@@ -270,6 +275,12 @@ func (p *peer) nextStep(now time.Time) time.Duration {
 	}
 	sooner(p.confirmBy)
 	sooner(p.staleBy)
+	if p.resting(now) {
+		sooner(p.restUntil)
+	}
+	if p.wantsHeal {
+		sooner(later(p.healAt, now.Add(probePoll)))
+	}
 	if p.probed != nil {
 		sooner(now.Add(probePoll))
 	}
@@ -294,7 +305,7 @@ func later(a, b time.Time) time.Time {
 
 // accepted takes a connection that the listener has attributed to this neighbour.
 func (p *peer) accepted(w *wire) {
-	if p.closing || p.ctx.Err() != nil {
+	if p.closing || p.ctx.Err() != nil || p.resting(time.Now()) {
 		w.refuse(&p.work, bgp.BGP_ERROR_CEASE, ceaseRejected, nil) // RFC 4486 §4
 		return
 	}
@@ -392,7 +403,7 @@ func (p *peer) offer(now time.Time) {
 	if w == nil {
 		w = p.in
 	}
-	if p.sess != nil || w == nil || p.closing || now.Before(p.calmUntil) {
+	if p.sess != nil || w == nil || p.closing || now.Before(p.calmUntil) || p.resting(now) {
 		return
 	}
 	if p.status.fsmState() != bgp.BGP_FSM_ACTIVE && now.Before(p.giveAt) {
@@ -432,6 +443,11 @@ func (p *peer) sessionLost(must bool) bool {
 	return p.gobgp.resetLost(p) == nil
 }
 
+// sessionRests implements watcher.
+func (p *peer) sessionRests(d time.Duration) {
+	p.post(func() { p.restUntil, p.rested = time.Now().Add(d), p.limits() })
+}
+
 // sessionKept implements watcher.
 func (p *peer) sessionKept() {
 	if p.status.mayHurry(time.Now()) {
@@ -467,7 +483,7 @@ func (p *peer) sessionOver(s *session, taken bool, cause string) {
 	if chosen && cause == "" {
 		cause = "ended after an unexpected message from the peer"
 	}
-	p.staleBy = time.Time{}
+	p.staleBy, p.wantsHeal = time.Time{}, false
 	if s.confirmed.Load() {
 		p.status.flapped()
 		p.status.hold(s.keeps(), now)
@@ -507,7 +523,7 @@ func (p *peer) fsmChanged(state bgp.FSMState, caps []bgp.ParameterCapabilityInte
 func (p *peer) updateState() {
 	fsm, state := p.status.fsmState(), Active
 	switch {
-	case p.closing:
+	case p.closing, p.resting(time.Now()):
 		state = Idle
 	case p.sessWire != nil && p.sess.confirmed.Load() && fsm == bgp.BGP_FSM_ESTABLISHED:
 		state = Established

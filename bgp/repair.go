@@ -194,8 +194,9 @@ func (t *traffic) dropForeign(u *update) bool {
 	if len(u.withdrawn)+len(u.nlri) > 0 && !t.carries(bgp.RF_IPv4_UC) {
 		u.withdrawn, u.nlri, changed = nil, nil, true
 	}
-	if changed && len(u.withdrawn) == 0 && !u.announces() && u.find(bgp.BGP_ATTR_TYPE_MP_UNREACH_NLRI) == nil {
-		*u = update{} // attributes of nothing
+	if changed && !u.announces() {
+		u.trim()
+		u.broken = false
 	}
 	return changed
 }

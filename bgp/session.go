@@ -69,6 +69,7 @@ type watcher interface {
 	sessionKept()                        // the same, but GoBGP gets the error and keeps the routes
 	sessionEnded(*session, bool, string) // GoBGP closed it; whether it had taken it; why, "" when it is not known
 	sessionNotice(sent bool, body []byte) string
+	sessionRests(time.Duration) // we end it, and there shall be no other for so long
 }
 
 func newSession(remote netip.Addr, w *wire, watch watcher, intact func() bool) *session {
@@ -227,7 +228,8 @@ const blockLen = 8 << 10
 type ending struct {
 	code, subcode uint8
 	data          []byte
-	text          string // what the operator reads; "": what the NOTIFICATION says
+	text          string        // what the operator reads; "": what the NOTIFICATION says
+	rest          time.Duration // for which the peer is left alone afterwards
 }
 
 // nextLocked makes the next message that has come GoBGP's to read, unless there is one. It returns what ends the session in its
@@ -275,6 +277,9 @@ func (s *session) finish(w *wire, e *ending) {
 	text := e.text
 	if text == "" {
 		text = s.watch.sessionNotice(true, msg[headerLen:])
+	}
+	if e.rest > 0 {
+		s.watch.sessionRests(e.rest)
 	}
 	s.setCause(text)
 	_ = w.send(msg) // the peer may be gone, and then needs none

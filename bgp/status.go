@@ -49,6 +49,7 @@ type Session struct {
 	Disabled     bool     // administratively
 	Graceful     Graceful
 	Malformed    uint64 // UPDATEs whose routes were taken as withdrawn for something malformed in them (RFC 7606)
+	Limits       []LimitState
 
 	// Counted is when the figures were so that only GoBGP knows: Received, Accepted, Advertised, Graceful.Stale, HoldTime and
 	// Keepalive. It is zero, and they are, while GoBGP has not been able to say of this session.
@@ -93,6 +94,7 @@ type peerStatus struct {
 	held         held
 	everKept     bool
 	tally        tally
+	limits       []*limiter // of the last session
 }
 
 func (st *peerStatus) init(cfg Neighbor) {
@@ -264,6 +266,7 @@ func (st *peerStatus) snapshot(cfg Neighbor) Session {
 		Disabled: st.disabled, LastError: st.lastError, LastErrorAt: st.lastErrorAt, ConnectError: st.connectError,
 		Graceful: st.gracefulLocked(cfg, time.Now()), Malformed: st.tally.withdrawn.Load(),
 	}
+	s.Limits = st.limitsLocked(cfg)
 	if st.state == Established {
 		s.Uptime, s.Families = time.Since(st.since), st.families
 	}

@@ -11,7 +11,7 @@ import (
 
 // traffic is what is done to the UPDATEs of one session on their way, because GoBGP does not do it, or not well:
 //
-//	from the peer ──► repair (RFC 7606) ──► next hops ──► GoBGP
+//	from the peer ──► repair (RFC 7606) ──► next hops ──► limits of prefixes ──► GoBGP
 //	to the peer  ◄── next hops ◄── GoBGP
 //
 // receive is called by the goroutine of GoBGP that reads, send by the one that writes. An UPDATE that nothing is done to passes
@@ -25,7 +25,9 @@ type traffic struct {
 	limit    int         // bytes of a message (RFC 8654)
 	mixed    bool        // it takes IPv4 routes with IPv6 next hops (RFC 8950)
 	self     [2]hopBytes // our next hops as the peer is to have them, for IPv4 and IPv6 routes
-	said     time.Time   // of the last log line about a malformed UPDATE
+	limits   []*limiter
+	room     func()    // there is room for prefixes that were left out
+	said     time.Time // of the last log line about a malformed UPDATE
 }
 
 // tally counts, over all sessions with a neighbour, what happened to its UPDATEs.
@@ -44,6 +46,8 @@ func (p *peer) newTraffic(w *wire) *traffic {
 	if open.long { // GoBGP's OPEN always has the capability
 		t.limit = bgp.BGP_MAX_EXTENDED_MESSAGE_LENGTH
 	}
+	t.limits, t.room = p.newLimiters(t.families), p.roomAgain
+	p.status.setLimits(t.limits)
 	t.self = ownHops(cfg, w.local)
 	if t.mixed = open.mixed; !t.mixed && w.local.Is6() && t.carries(bgp.RF_IPv4_UC) && len(t.self[0]) != 4 {
 		t.log.Warn("the BGP neighbor takes no IPv4 routes with IPv6 next hops (RFC 8950), and there is no IPv4 next hop: it gets no IPv4 routes")
@@ -64,6 +68,15 @@ func (t *traffic) receive(msg []byte) ([]byte, *ending) {
 	}
 	if u.nameHop() {
 		changed = true
+	}
+	for _, l := range t.limits {
+		less, room, end := l.apply(&u, t.identifier(l.family.wire()))
+		if end != nil {
+			return nil, end
+		}
+		if changed = changed || less; room {
+			t.room()
+		}
 	}
 	switch {
 	case !changed:

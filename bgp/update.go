@@ -107,6 +107,11 @@ func (u *update) announces() bool {
 	return len(u.nlri) > 0 || u.find(bgp.BGP_ATTR_TYPE_MP_REACH_NLRI) != nil
 }
 
+// trim takes out what only says something about announced routes, once none are left.
+func (u *update) trim() {
+	u.attrs = slices.DeleteFunc(u.attrs, func(a attr) bool { return a.typ != bgp.BGP_ATTR_TYPE_MP_UNREACH_NLRI })
+}
+
 // empty reports whether nothing is left of it. An End-of-RIB is no such one: it came without routes.
 func (u *update) empty() bool {
 	return len(u.withdrawn) == 0 && len(u.nlri) == 0 && len(u.attrs) == 0 && !u.broken
