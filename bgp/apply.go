@@ -111,7 +111,8 @@ func diff(old, next *Config) changeSet {
 func sameSession(a, b *Neighbor) bool {
 	return a.Address == b.Address && a.Interface == b.Interface && a.Table == b.Table && a.AS == b.AS &&
 		a.LocalAddress == b.LocalAddress && a.HoldTime == b.HoldTime && slices.Equal(a.Families, b.Families) &&
-		a.RouteReflectorClient == b.RouteReflectorClient && a.Multihop == b.Multihop && a.Graceful == b.Graceful
+		a.RouteReflectorClient == b.RouteReflectorClient && a.Multihop == b.Multihop && a.Graceful == b.Graceful &&
+		a.AllowOwnAS == b.AllowOwnAS && a.AddPath == b.AddPath && a.Role == b.Role && a.StrictRole == b.StrictRole
 }
 
 // applySoft gives a session that goes on its new settings.
@@ -203,7 +204,7 @@ func (r *running) addLocked(p *peer) error {
 		anyAddr = netip.IPv4Unspecified()
 	}
 	peer := &api.Peer{
-		Conf: &api.PeerConf{NeighborAddress: p.id.String(), PeerAsn: n.AS, LocalAsn: p.local.as, Description: n.Name},
+		Conf: &api.PeerConf{NeighborAddress: p.id.String(), PeerAsn: n.AS, LocalAsn: p.local.as, Description: n.Name, AllowOwnAsn: uint32(n.AllowOwnAS)},
 		// The unspecified local address keeps GoBGP from asking the kernel for one; listen.go checks the real one.
 		Transport: &api.Transport{PassiveMode: true, LocalAddress: anyAddr.String()},
 		Timers: &api.Timers{Config: &api.TimersConfig{
@@ -217,7 +218,9 @@ func (r *running) addLocked(p *peer) error {
 	}
 	for _, f := range n.Families {
 		family := &api.Family{Afi: api.Family_Afi(f.wire().Afi()), Safi: api.Family_Safi(f.wire().Safi())}
-		peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{Config: &api.AfiSafiConfig{Family: family, Enabled: true}})
+		one := &api.AfiSafi{Config: &api.AfiSafiConfig{Family: family, Enabled: true}}
+		n.offerPaths(one)
+		peer.AfiSafis = append(peer.AfiSafis, one)
 	}
 	r.graceful(p, peer)
 	if err := r.gobgp.AddPeer(r.ctx, &api.AddPeerRequest{Peer: peer}); err != nil {

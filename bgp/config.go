@@ -92,6 +92,7 @@ type Config struct {
 	Multipath   int           // most next hops of a route; 0 and 1 mean one
 	EBGPDefault Policy        // of an eBGP neighbour that has no import or export: PolicyNone is RFC 8212; PolicyDefault means all
 	ROA         ROAPolicy     // of eBGP neighbours, by the VRPs of SetROAs
+	Farewell    time.Duration // between the news of our shutdown (RFC 8326) and the end of the sessions; 0: no such news
 	Deferral    time.Duration // the longest wait for the neighbours' first routes before Feed.Complete; 0 means DefaultDeferral
 }
 
@@ -117,6 +118,11 @@ type Neighbor struct {
 	// NextHop4 and NextHop6 are our next hops for routes of a family that the session's own local address does not fit: IPv6
 	// over a session between IPv4 addresses needs NextHop6. IPv4 over IPv6 needs none (RFC 8950).
 	NextHop4, NextHop6 netip.Addr
+
+	AllowOwnAS uint8   // how often our AS may be in an AS_PATH of this neighbour's (RFC 4271 §9.1.2: not once)
+	AddPath    AddPath // RFC 7911
+	Role       Role    // ours towards an external neighbour (RFC 9234)
+	StrictRole bool    // the neighbour must have one too
 
 	Limit4, Limit6 PrefixLimit // of the prefixes that the neighbour may announce
 
@@ -175,6 +181,9 @@ func (c Config) check() (Config, error) {
 		if err := n.normalize(); err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if n.Role != NoRole && (n.AS == c.AS || n.Role > Peer) {
+			fail("neighbor %s: role %s is not one towards AS %d (RFC 9234 §4)", n.Name, n.Role, n.AS)
 		}
 		if names[n.Name] {
 			fail("neighbor %s: the name is used twice", n.Name)

@@ -71,12 +71,6 @@ type limiter struct {
 	hinted   bool // it was said that there is room
 }
 
-// pathKey is one path of several to a prefix.
-type pathKey struct {
-	prefix netip.Prefix
-	id     uint32
-}
-
 func newLimiter(f Family, limit func() PrefixLimit, log *logrus.Entry) *limiter {
 	return &limiter{family: f, limit: limit, log: log, prefixes: map[netip.Prefix]int{}, paths: map[pathKey]struct{}{}}
 }
@@ -123,7 +117,7 @@ func (l *limiter) apply(u *update, identifier int) (changed, room bool, end *end
 }
 
 func (l *limiter) withdrawLocked(routes []byte, identifier int) {
-	l.each(routes, identifier, func(_ []byte, k pathKey) {
+	eachRoute(l.family, routes, identifier, func(_ []byte, k pathKey) {
 		if identifier > 0 {
 			if _, there := l.paths[k]; !there {
 				return
@@ -141,7 +135,7 @@ func (l *limiter) withdrawLocked(routes []byte, identifier int) {
 // announceLocked returns those routes that are let in, and whether any were too much.
 func (l *limiter) announceLocked(routes []byte, identifier int, limit PrefixLimit) (kept []byte, over bool) {
 	whole := true
-	l.each(routes, identifier, func(b []byte, k pathKey) {
+	eachRoute(l.family, routes, identifier, func(b []byte, k pathKey) {
 		n, known := l.prefixes[k.prefix]
 		if !known && limit.Max > 0 && n == 0 && len(l.prefixes) >= limit.Max {
 			over = true
@@ -187,30 +181,6 @@ func (l *limiter) overLocked(limit PrefixLimit) *ending {
 			Warn("BGP neighbor announces more prefixes than its limit")
 	}
 	return nil
-}
-
-// each visits the routes of a field that is known to be readable.
-func (l *limiter) each(routes []byte, identifier int, visit func([]byte, pathKey)) {
-	size := 16
-	if l.family == IPv4 {
-		size = 4
-	}
-	for len(routes) > 0 {
-		n := routeLen(routes, identifier)
-		if n == 0 {
-			return
-		}
-		one := routes[:n]
-		routes = routes[n:]
-		var k pathKey
-		if identifier > 0 {
-			k.id = binary.BigEndian.Uint32(one)
-		}
-		var ok bool
-		if k.prefix, ok = onlyPrefix(one[identifier:], size); ok {
-			visit(one, k)
-		}
-	}
 }
 
 // asked is called when the neighbour is asked for all its routes.

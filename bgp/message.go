@@ -41,10 +41,12 @@ const (
 type openInfo struct {
 	id      uint32 // BGP Identifier
 	as      uint32
-	refresh bool // RFC 2918
-	as4     bool // RFC 6793
-	long    bool // RFC 8654
-	mixed   bool // IPv4 routes with IPv6 next hops, RFC 8950
+	refresh bool                          // RFC 2918
+	as4     bool                          // RFC 6793
+	long    bool                          // RFC 8654
+	mixed   bool                          // IPv4 routes with IPv6 next hops, RFC 8950
+	roles   []Role                        // RFC 9234
+	paths   map[Family]bgp.BGPAddPathMode // RFC 7911
 	caps    []bgp.ParameterCapabilityInterface
 	gr      grOffer
 }
@@ -92,6 +94,10 @@ func parseOpen(b []byte) *openInfo {
 				info.as, info.as4 = c.CapValue, true
 			case *bgp.CapRouteRefresh:
 				info.refresh = true
+			case *bgp.CapAddPath:
+				info.addPath(c)
+			case *bgp.CapUnknown:
+				info.readRole(c)
 			case *bgp.CapExtendedNexthop:
 				info.extendedNextHop(c)
 			case *bgp.CapExtendedMessage:

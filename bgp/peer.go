@@ -21,12 +21,13 @@ import (
 // function; each such function only notes what it knows, and step, which runs after it, does what the whole state asks for.
 // So every order of events goes through the same code, and a missed event is at worst late.
 type peer struct {
-	cfg   atomic.Pointer[Neighbor] // replaced by a reload that needs no new session
-	life  atomic.Uint64            // of the dataplane when a session was last established
-	id    netip.Addr
-	local localSpeaker
-	stack hoststack.Stack
-	log   *logrus.Entry
+	cfg      atomic.Pointer[Neighbor] // replaced by a reload that needs no new session
+	farewell atomic.Bool              // we are about to go: see farewell.go
+	life     atomic.Uint64            // of the dataplane when a session was last established
+	id       netip.Addr
+	local    localSpeaker
+	stack    hoststack.Stack
+	log      *logrus.Entry
 	// arrived is Options.Arrived; set before the peer starts.
 	arrived func(netip.Prefix, time.Time)
 
@@ -410,7 +411,7 @@ func (p *peer) offer(now time.Time) {
 		return
 	}
 	p.giveAt = now.Add(giveRetry)
-	p.sess = newSession(p.id, w, p, p.intact)
+	p.sess = newSession(p.id, w, p, p.intact, p.config().Role)
 	p.sess.arrived = p.arrived
 	if p.out != nil && p.in != nil {
 		p.sess.addWire(p.in)

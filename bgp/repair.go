@@ -100,11 +100,8 @@ func hasConfederation(v []byte, as4 bool) bool {
 	return false
 }
 
-// repair puts an UPDATE right. It reports whether it changed it, or why the session ends.
+// repair puts an UPDATE right whose routes are readable. It reports whether it changed it, or why the session ends.
 func (t *traffic) repair(u *update) (changed bool, end *ending) {
-	if end := t.checkRoutes(u); end != nil {
-		return false, end
-	}
 	if changed = t.dropForeign(u); u.empty() {
 		return changed, nil
 	}
@@ -166,19 +163,22 @@ func (t *traffic) withdraw(u *update, why string) *ending {
 	if len(u.withdrawn)+len(u.nlri) == 0 && !slices.ContainsFunc(u.attrs, func(a attr) bool { return a.multiprotocol() }) {
 		return &ending{code: bgp.BGP_ERROR_UPDATE_MESSAGE_ERROR, subcode: bgp.BGP_ERROR_SUB_MALFORMED_ATTRIBUTE_LIST}
 	}
-	if !u.asWithdrawal() {
-		return &ending{code: bgp.BGP_ERROR_UPDATE_MESSAGE_ERROR, subcode: bgp.BGP_ERROR_SUB_MALFORMED_ATTRIBUTE_LIST}
-	}
+	u.asWithdrawal()
 	t.tally.withdrawn.Add(1)
-	if now := time.Now(); now.Sub(t.said) >= malformedEvery {
-		t.said = now
-		t.log.WithFields(logrus.Fields{"error": why, "so_far": t.tally.withdrawn.Load()}).
-			Warn("malformed UPDATE from the BGP neighbor: its routes are taken as withdrawn")
-	}
+	t.complain(logrus.Fields{"error": why, "so_far": t.tally.withdrawn.Load()},
+		"malformed UPDATE from the BGP neighbor: its routes are taken as withdrawn")
 	return nil
 }
 
-const malformedEvery = 10 * time.Second // between two log lines about a neighbour
+// complain logs what is wrong with an UPDATE of the peer's, now and then.
+func (t *traffic) complain(fields logrus.Fields, text string) {
+	if now := time.Now(); now.Sub(t.said) >= complainEvery {
+		t.said = now
+		t.log.WithFields(fields).Warn(text)
+	}
+}
+
+const complainEvery = 10 * time.Second
 
 // carries reports whether the session carries a family.
 func (t *traffic) carries(f bgp.Family) bool { return slices.Contains(t.families, familyOf(f)) }
@@ -206,7 +206,7 @@ func (t *traffic) checkRoutes(u *update) *ending {
 	bad := func(subcode uint8) *ending {
 		return &ending{code: bgp.BGP_ERROR_UPDATE_MESSAGE_ERROR, subcode: subcode}
 	}
-	id := t.identifier(bgp.RF_IPv4_UC)
+	id := t.idsIn(bgp.RF_IPv4_UC)
 	if !readable(u.withdrawn, id, 32) || !readable(u.nlri, id, 32) {
 		return bad(bgp.BGP_ERROR_SUB_INVALID_NETWORK_FIELD)
 	}
@@ -235,7 +235,7 @@ func (t *traffic) checkRoutes(u *update) *ending {
 		if family == bgp.RF_IPv4_UC {
 			most = 32
 		}
-		if !readable(routes, t.identifier(family), most) {
+		if !readable(routes, t.idsIn(family), most) {
 			return bad(bgp.BGP_ERROR_SUB_OPTIONAL_ATTRIBUTE_ERROR)
 		}
 	}

@@ -26,6 +26,7 @@ import (
 type session struct {
 	remote *net.TCPAddr // the neighbour's identity, which is what GoBGP finds it by
 	watch  watcher
+	role   Role
 	intact func() bool // we still forward by what the peer has from the session before
 	// arrived, if not nil, is told of each UPDATE with a single route. It must not block.
 	arrived func(netip.Prefix, time.Time)
@@ -45,9 +46,10 @@ type session struct {
 
 	terms    terms
 	traffic  *traffic
-	graceful bool   // it ended so that GoBGP keeps the peer's routes
-	ceased   bool   // we ended it with a NOTIFICATION, and GoBGP is still to be told
-	insert   []byte // messages for GoBGP besides the peer's
+	doom     *ending // the peer's OPEN is refused
+	graceful bool    // it ended so that GoBGP keeps the peer's routes
+	ceased   bool    // we ended it with a NOTIFICATION, and GoBGP is still to be told
+	insert   []byte  // messages for GoBGP besides the peer's
 
 	ready  chan struct{} // closed when chosen is set
 	ended  chan struct{} // closed by Close, and by us when we end it
@@ -72,10 +74,10 @@ type watcher interface {
 	sessionRests(time.Duration) // we end it, and there shall be no other for so long
 }
 
-func newSession(remote netip.Addr, w *wire, watch watcher, intact func() bool) *session {
+func newSession(remote netip.Addr, w *wire, watch watcher, intact func() bool, role Role) *session {
 	s := &session{
 		remote: &net.TCPAddr{IP: remote.AsSlice(), Port: bgp.BGP_PORT, Zone: remote.Zone()},
-		watch:  watch, intact: intact,
+		watch:  watch, intact: intact, role: role,
 		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	s.addWire(w)
@@ -101,6 +103,7 @@ func (s *session) sendOpenLocked(w *wire) {
 	if s.intact() {
 		open = forwardingPreserved(open)
 	}
+	open = withRole(open, s.role)
 	if err := w.send(open); err != nil {
 		w.close() // its reader reports it
 	}
@@ -119,11 +122,11 @@ func (s *session) dropWire(w *wire) {
 }
 
 // choose lets GoBGP read from w, beginning with what was read already. The other candidates are the caller's.
-func (s *session) choose(w *wire, t terms, tr *traffic) {
+func (s *session) choose(w *wire, t terms, tr *traffic, doom *ending) {
 	first, extra := w.take()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.terms, s.traffic = t, tr
+	s.terms, s.traffic, s.doom = t, tr, doom
 	s.chosen, s.prefix, s.wires = w, first, nil
 	s.inbox = inbox{buf: extra}
 	s.unread = len(s.prefix)
@@ -171,14 +174,17 @@ func (s *session) Read(b []byte) (int, error) {
 	}
 	for {
 		s.mu.Lock()
-		var end *ending
-		if len(s.prefix) == 0 {
+		end := s.doom
+		if end == nil && len(s.prefix) == 0 {
 			if s.reader.between() {
 				s.prefix, s.insert = s.insert, nil
 			}
 			end = s.nextLocked()
 		}
-		n, w := copy(b, s.prefix), s.chosen
+		w, n := s.chosen, 0
+		if end == nil {
+			n = copy(b, s.prefix)
+		}
 		if n > 0 {
 			s.prefix = s.prefix[n:]
 			s.reader.feed(b[:n], s.receivedLocked)

@@ -244,6 +244,9 @@ func (s *Speaker) stop(r *running) {
 	s.mu.RLock()
 	leaving := s.leaving
 	s.mu.RUnlock()
+	if !leaving {
+		s.farewell(r)
+	}
 	for p := range r.peers {
 		if leaving {
 			down = append(down, p.depart())

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -178,24 +179,31 @@ func (u *update) putInPlace(a attr) {
 	u.put(a)
 }
 
-// asWithdrawal turns what is announced into withdrawals of the same routes (RFC 7606 §2, treat-as-withdraw). It reports false
-// where that cannot be: routes of two families in one message, one of them withdrawn as an attribute already.
-func (u *update) asWithdrawal() bool {
+// asWithdrawal turns what is announced into withdrawals of the same routes (RFC 7606 §2, treat-as-withdraw). The UPDATE has
+// routes of one family in attributes: see parts.
+func (u *update) asWithdrawal() {
+	reach, reaches := u.reach()
+	unreach, _ := u.unreach()
+	*u = update{withdrawn: slices.Concat(u.withdrawn, u.nlri)}
+	if reaches {
+		unreach.family = reach.family
+	}
+	u.setUnreach(multiprotocol{family: unreach.family, routes: slices.Concat(unreach.routes, reach.routes)})
+}
+
+// parts splits an UPDATE that withdraws routes of one family, as an attribute, and announces those of another.
+func (u *update) parts() []update {
 	reach, reaches := u.reach()
 	unreach, unreaches := u.unreach()
-	if reaches && unreaches && reach.family != unreach.family {
-		return false
+	if !reaches || !unreaches || reach.family == unreach.family {
+		return []update{*u}
 	}
-	withdrawn := slices.Concat(u.withdrawn, u.nlri)
-	*u = update{withdrawn: withdrawn}
-	if reaches || unreaches {
-		family := unreach.family
-		if reaches {
-			family = reach.family
-		}
-		u.setUnreach(multiprotocol{family: family, routes: slices.Concat(unreach.routes, reach.routes)})
-	}
-	return true
+	var first update
+	first.setUnreach(unreach)
+	second := *u
+	second.attrs = slices.Clone(u.attrs)
+	second.remove(bgp.BGP_ATTR_TYPE_MP_UNREACH_NLRI)
+	return []update{first, second}
 }
 
 // message puts it together. It reports false where a part has become too long for its length field, or all of it for a message
@@ -307,4 +315,34 @@ func routeLen(b []byte, identifier int) int {
 		return 0
 	}
 	return n
+}
+
+// pathKey is one path of a family: without identifiers, id is 0.
+type pathKey struct {
+	prefix netip.Prefix
+	id     uint32
+}
+
+// eachRoute visits the routes of a field that is known to be readable, each with its bytes.
+func eachRoute(f Family, routes []byte, identifier int, visit func([]byte, pathKey)) {
+	size := 16
+	if f == IPv4 {
+		size = 4
+	}
+	for len(routes) > 0 {
+		n := routeLen(routes, identifier)
+		if n == 0 {
+			return
+		}
+		one := routes[:n]
+		routes = routes[n:]
+		var k pathKey
+		if identifier > 0 {
+			k.id = binary.BigEndian.Uint32(one)
+		}
+		var ok bool
+		if k.prefix, ok = onlyPrefix(one[identifier:], size); ok {
+			visit(one, k)
+		}
+	}
 }

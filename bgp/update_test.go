@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -78,7 +79,8 @@ func FuzzUpdate(f *testing.F) {
 				}
 			}
 		}
-		tr := &traffic{log: testLog(t, "r1"), tally: &tally{}, families: both, as4: true, limit: bgp.BGP_MAX_MESSAGE_LENGTH}
+		tr := &traffic{log: testLog(t, "r1"), tally: &tally{}, families: both, as4: true, limit: bgp.BGP_MAX_MESSAGE_LENGTH, farewell: &atomic.Bool{}, otc: newOTC(Peer, 65001, 65002)}
+		tr.farewell.Store(true)
 		if len(body) > 4000 {
 			return
 		}
