@@ -111,6 +111,9 @@ func difference(old, next *config.Config) []string {
 	if old.Dataplane.Learn != next.Dataplane.Learn {
 		out = append(out, "dataplane.learn changed")
 	}
+	if old.BGP.Farewell != next.BGP.Farewell {
+		out = append(out, "bgp.graceful-shutdown changed")
+	}
 	if old.BGP.Deferral != next.BGP.Deferral {
 		out = append(out, "bgp.deferral changed, for the next start")
 	}

@@ -162,6 +162,7 @@ func bgpConfig(cfg *config.Config) bgp.Config {
 	out := bgp.Config{
 		AS: cfg.Router.AS, RouterID: cfg.Router.ID, ClusterID: cfg.BGP.ClusterID, Multipath: cfg.BGP.Multipath,
 		Deferral: cfg.BGP.Deferral, ROA: roaPolicy(cfg.ROA.Policy),
+		Deferral: cfg.BGP.Deferral, Farewell: cfg.BGP.Farewell,
 	}
 	for _, n := range cfg.BGP.Neighbors {
 		out.Neighbors = append(out.Neighbors, neighborConfig(cfg, n))
@@ -179,6 +180,9 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 			Mode: gracefulMode(n.GracefulRestart.Mode), RestartTime: n.GracefulRestart.RestartTime,
 			StaleTime: n.GracefulRestart.StaleTime, LongLived: n.GracefulRestart.LongLived,
 		},
+		Limit4: prefixLimit(n.MaxPrefix4), Limit6: prefixLimit(n.MaxPrefix6), AllowOwnAS: n.AllowOwnAS,
+		AddPath: bgp.AddPath{Receive: n.AddPath.Mode == config.AddPathReceive || n.AddPath.Mode == config.AddPathBoth, SendMax: n.AddPath.SendMax},
+		Role:    bgpRoles[n.Role], StrictRole: n.StrictRole,
 	}
 	for _, f := range n.Families {
 		if f == config.IPv4 {
@@ -196,6 +200,22 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 	}
 	if found && n.Address.Is4() && slices.Contains(n.Families, config.IPv6) {
 		out.NextHop6 = nextHop6(cfg, iface)
+	}
+	return out
+}
+
+var bgpRoles = map[config.BGPRole]bgp.Role{
+	config.RoleProvider: bgp.Provider, config.RoleCustomer: bgp.Customer, config.RolePeer: bgp.Peer, config.RoleRS: bgp.RS,
+	config.RoleRSClient: bgp.RSClient,
+}
+
+func prefixLimit(l config.PrefixLimit) bgp.PrefixLimit {
+	out := bgp.PrefixLimit{Max: l.Limit, RestartAfter: l.RestartAfter}
+	switch l.Action {
+	case config.LimitWarn:
+		out.Action = bgp.LimitWarn
+	case config.LimitRestart:
+		out.Action = bgp.LimitRestart
 	}
 	return out
 }

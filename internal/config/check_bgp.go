@@ -190,6 +190,7 @@ func (d *decoder) checkSession(c *Config, path string, n *Neighbor) {
 			n.Families = []Family{IPv4}
 		}
 	}
+	d.checkSessionKeys(path, n, internal)
 	// RFC 8212 §2: an external session without a policy carries nothing.
 	otherwise := None
 	if internal {

@@ -124,6 +124,7 @@ func (g BGP) block(r Router) *block {
 		b.addr("cluster-id", g.ClusterID)
 	}
 	b.duration("deferral", g.Deferral, DefaultDeferral)
+	b.duration("graceful-shutdown", g.Farewell, DefaultFarewell)
 	var all []*block
 	for _, n := range g.Neighbors {
 		all = append(all, n.block())
@@ -149,6 +150,7 @@ func (n Neighbor) block() *block {
 	b.words("families", texts(n.Families, func(f Family) string { return string(f) }))
 	b.text("import", string(n.Import))
 	b.text("export", string(n.Export))
+	n.putSession(b)
 	return n.GracefulRestart.put(b)
 }
 

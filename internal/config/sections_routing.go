@@ -68,7 +68,7 @@ func (d *decoder) nextHop(v value) NextHop {
 }
 
 func (d *decoder) bgp(v value) BGP {
-	b := BGP{Multipath: 1, Deferral: DefaultDeferral}
+	b := BGP{Multipath: 1, Deferral: DefaultDeferral, Farewell: DefaultFarewell}
 	d.mapping(v, bgpSection, func(key string, v value) {
 		switch key {
 		case "originate":
@@ -88,6 +88,8 @@ func (d *decoder) bgp(v value) BGP {
 			b.ClusterID = d.identifier(v, "cluster-id")
 		case "deferral":
 			b.Deferral = d.duration(v, key, time.Second, maxTimer, time.Second)
+		case "graceful-shutdown":
+			b.Farewell = d.duration(v, key, 0, time.Minute, time.Millisecond)
 		case "neighbors":
 			d.list(v, "neighbors must be a list of neighbors", func(_ int, v value) {
 				b.Neighbors = append(b.Neighbors, d.neighbor(v))
@@ -164,6 +166,8 @@ func (d *decoder) neighbor(v value) Neighbor {
 			n.Export = d.policy(v, key)
 		case "graceful-restart":
 			n.GracefulRestart = d.gracefulRestart(v)
+		default:
+			d.session(key, v, &n)
 		}
 	})
 	d.neighborMissing(v)
