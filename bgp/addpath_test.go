@@ -29,7 +29,7 @@ func TestAddPath(t *testing.T) {
 	})
 	s.first.establishFrom(65002, "10.2.0.1", addPathCap(bgp.BGP_ADD_PATH_BOTH))
 	s.second.establishFrom(65003, "10.3.0.1", addPathCap(bgp.BGP_ADD_PATH_RECEIVE))
-	s.r1.established()
+	s.r1.settled()
 	if a, b := s.r1.session("first").AddPath, s.r1.session("second").AddPath; a != "receive" || b != "send" {
 		t.Errorf("agreed on %q and %q", a, b)
 	}

@@ -78,7 +78,7 @@ func TestNextHopEncodings(t *testing.T) {
 				}
 			}
 			r1.wantFeed(append(want4, want6...)...)
-
+			r1.settled()
 			r1.originate("10.1.0.0/24")
 			p.wantHop(bgp.AFI_IP, c.ours4)
 			r1.originate("10.1.0.0/24", "fd00:99::/64")
@@ -153,7 +153,7 @@ func TestWithoutExtendedNextHop(t *testing.T) {
 			p.send(rawOpen(65002, "10.2.0.1", bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapMultiProtocol(bgp.RF_IPv6_UC)))
 			p.expect(bgp.BGP_MSG_OPEN)
 			p.send(keepalive)
-			r1.established()
+			r1.settled()
 			r1.originate("10.1.0.0/24")
 			r1.originate("10.1.0.0/24", "fd00:1::/64")
 			for {

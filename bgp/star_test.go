@@ -2,6 +2,9 @@ package bgp
 
 import (
 	"testing"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
 
 	"rlr/hoststack/hoststacktest"
 )
@@ -54,6 +57,25 @@ func makeStar(t *testing.T, change func(*Config), remote1, local1 string, as1 ui
 func (s *star) establish(as1, as2 uint32) *star {
 	s.first.establishFrom(as1, "10.2.0.1")
 	s.second.establishFrom(as2, "10.3.0.1")
-	s.r1.established()
+	s.r1.settled()
 	return s
+}
+
+// settled waits until GoBGP itself takes all sessions for established. It says that they are a moment before, and announces
+// nothing in between.
+func (r *testRouter) settled() {
+	r.t.Helper()
+	r.established()
+	eventually(r.t, 5*time.Second, func() string {
+		waiting := ""
+		err := r.running.gobgp.ListPeer(r.t.Context(), &api.ListPeerRequest{}, func(p *api.Peer) {
+			if p.GetState().GetSessionState() != api.PeerState_SESSION_STATE_ESTABLISHED {
+				waiting = p.GetConf().GetDescription()
+			}
+		})
+		if err != nil {
+			return err.Error()
+		}
+		return waiting
+	})
 }
