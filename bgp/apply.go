@@ -27,6 +27,12 @@ func (s *Speaker) Apply(c Config) error {
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
+	return s.applyLocked(c)
+}
+
+// applyLocked is Apply of a checked configuration.
+func (s *Speaker) applyLocked(asked Config) error {
+	c, missing := asked.resolve(s.found)
 	old := s.cfg // only changed under changes
 	switch {
 	case c.AS != old.AS:
@@ -42,7 +48,7 @@ func (s *Speaker) Apply(c Config) error {
 	errs := []error{s.removePeers(d.remove, d.replace)}
 
 	s.mu.Lock()
-	s.cfg = c
+	s.asked, s.missing, s.cfg = asked, missing, c
 	var started []*peer
 	for _, n := range d.add {
 		started = append(started, s.addPeerLocked(n))
@@ -109,7 +115,7 @@ func diff(old, next *Config) changeSet {
 
 // sameSession reports whether a session made for a serves b.
 func sameSession(a, b *Neighbor) bool {
-	return a.Address == b.Address && a.Interface == b.Interface && a.Table == b.Table && a.AS == b.AS &&
+	return a.Address == b.Address && a.Interface == b.Interface && a.Table == b.Table && a.AS == b.AS && a.External == b.External &&
 		a.LocalAddress == b.LocalAddress && a.HoldTime == b.HoldTime && slices.Equal(a.Families, b.Families) &&
 		a.RouteReflectorClient == b.RouteReflectorClient && a.Multihop == b.Multihop && a.Graceful == b.Graceful &&
 		a.AllowOwnAS == b.AllowOwnAS && a.AddPath == b.AddPath && a.Role == b.Role && a.StrictRole == b.StrictRole

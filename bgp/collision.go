@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -64,7 +65,7 @@ func (p *peer) choose(w *wire, now time.Time) {
 	p.confirmBy = now.Add(openWait)
 	t := p.newTraffic(w)
 	p.status.opened(w, p.sess, t.paths)
-	p.sess.choose(w, p.agree(w), t, p.config().mismatch(w.openOrZero()))
+	p.sess.choose(w, p.agree(w), t, cmp.Or(p.wrongAS(w.openOrZero()), p.config().mismatch(w.openOrZero())))
 	p.out, p.in = nil, nil
 }
 

@@ -274,6 +274,9 @@ func (st *peerStatus) snapshot(cfg Neighbor) Session {
 		Graceful: st.gracefulLocked(cfg, time.Now()), Malformed: st.tally.withdrawn.Load(), Leaks: st.tally.leaks.Load(),
 	}
 	s.Limits = st.limitsLocked(cfg)
+	if cfg.External {
+		s.Neighbor.AS = st.remoteAS
+	}
 	if st.state == Established {
 		if st.paths != 0 {
 			s.AddPath = pathsText(st.paths)

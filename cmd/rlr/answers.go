@@ -180,7 +180,7 @@ func (r *router) sessions() []ctl.BGPSession {
 	var out []ctl.BGPSession
 	for _, s := range r.speaker.Sessions() {
 		row := ctl.BGPSession{
-			Name: s.Neighbor.Name, Address: s.Neighbor.Address.WithZone("").String(), Interface: s.Neighbor.Interface,
+			Name: s.Neighbor.Name, Address: addressText(s.Neighbor.Address), Interface: s.Neighbor.Interface,
 			AS: s.Neighbor.AS, State: s.State.String(), UptimeS: s.Uptime.Seconds(),
 			Received: s.Received, Accepted: s.Accepted, Advertised: s.Advertised, LastError: s.ErrorText(),
 			HoldTimeS: s.HoldTime.Seconds(), KeepaliveS: s.Keepalive.Seconds(), VRF: defaultTable,
@@ -210,6 +210,14 @@ func (r *router) sessions() []ctl.BGPSession {
 		out = append(out, row)
 	}
 	return out
+}
+
+// addressText is "" where there is none.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.WithZone("").String()
 }
 
 func prefixLimits(all []bgp.LimitState) (out []ctl.PrefixLimit) {

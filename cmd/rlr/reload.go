@@ -38,7 +38,9 @@ func (r *router) reload(ctx context.Context) (ctl.Done, error) {
 	}
 	r.config.Store(next)
 	setLevel(r.logger, next.Log)
-	r.agent.SetConfig(agentConfig(next, r.claim.Dir))
+	r.discovering.Lock()
+	r.configureAgent()
+	r.discovering.Unlock()
 	r.static.Replace(staticRoutes(next))
 	r.direct.Replace(r.agent.Reachable())
 	if old.Dataplane != next.Dataplane {

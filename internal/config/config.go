@@ -247,9 +247,10 @@ type Neighbor struct {
 	Name                 string
 	Description          string
 	Disabled             bool
-	Address              netip.Addr // without zone
+	Address              netip.Addr // without zone; invalid: whoever is on Interface
 	Interface            string     // always set for a link-local Address
 	AS                   uint32     // the router's own for an internal neighbour
+	External             bool       // any AS but ours will do, and AS is 0
 	LocalAddress         netip.Addr // one of ours; invalid: the dataplane chooses
 	Passive              bool
 	NextHopSelf          bool

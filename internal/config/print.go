@@ -140,6 +140,9 @@ func (n Neighbor) block() *block {
 	b.addr("address", n.Address)
 	b.text("interface", n.Interface)
 	b.number("as", uint64(n.AS), 0)
+	if n.External {
+		b.text("as", "external")
+	}
 	b.addr("local-address", n.LocalAddress)
 	b.flag("passive", n.Passive)
 	b.flag("next-hop-self", n.NextHopSelf)

@@ -256,7 +256,11 @@ func (d *dice) bgp(c *Config) BGP {
 		if d.yes() {
 			n.LocalAddress = netip.MustParseAddr("203.0.113.1")
 		}
+		if d.IntN(4) == 0 {
+			n.AS, n.External = 0, true
+		}
 		if d.IntN(3) == 0 {
+			n.External = false
 			n.AS, n.RouteReflectorClient, n.Role, n.StrictRole = c.Router.AS, d.yes(), "", false
 		}
 		b.Neighbors = append(b.Neighbors, n)

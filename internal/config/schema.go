@@ -52,7 +52,6 @@ const (
 	laterROA     = "routes are not validated: remove it"
 	laterService = "the router offers its control socket only: remove it"
 	laterDevice  = "connect by memif or wireguard"
-	laterExt     = "unnumbered sessions: give the neighbor an address and a number as its as"
 )
 
 var (

@@ -142,6 +142,16 @@ func (d *decoder) checkSessionKeys(path string, n *Neighbor, internal bool) {
 	}
 }
 
+// checkFound is about a neighbour that is to be found on its interface.
+func (d *decoder) checkFound(path string, n *Neighbor, iface Interface) {
+	switch l := n.LocalAddress; {
+	case n.Multihop:
+		d.errorPath(path+"/multihop", "a neighbor without an address is on the link itself; remove multihop, or give its address")
+	case l.IsValid() && (!isLinkLocal6(l) || l != iface.LinkLocal()):
+		d.errorPath(path+"/local-address", "local-address %s is not the link-local address of interface %s, which such a session has; remove it", l, shorten(n.Interface))
+	}
+}
+
 // putSession writes the keys of this file, each in its shortest form.
 func (n Neighbor) putSession(b *block) {
 	four, six := n.MaxPrefix4, n.MaxPrefix6
