@@ -33,6 +33,7 @@ const (
 type advertised struct {
 	addr netip.Addr
 	at   time.Time // last heard; zero: it is from the neighbour table
+	near bool      // its neighbour entry was seen to since the link came up
 }
 
 // Routers returns the link-local address of the router on each advertising interface's link, where one is known. InterfacesChanged
@@ -81,8 +82,9 @@ func (a *Agent) heard(index uint32, addr netip.Addr, now time.Time) bool {
 	if known && r.addr != addr && !r.at.IsZero() && now.Sub(r.at) < advertForget {
 		return false
 	}
-	a.routers[index] = advertised{addr, now}
-	return r.addr != addr
+	same := r.addr == addr
+	a.routers[index] = advertised{addr, now, same && r.near}
+	return !same || !r.near
 }
 
 // advertise makes interfaces advertise, or stop it, each when its link has come up: then the other side is there to hear the first.
@@ -115,6 +117,12 @@ func (l *life) advertise(ctx context.Context, now map[uint32]*observed) {
 			continue
 		}
 		l.adverts[index] = want.Advertise
+		l.a.mu.Lock()
+		if r, known := l.a.routers[index]; known { // a link that was down has no neighbours
+			r.near = false
+			l.a.routers[index] = r
+		}
+		l.a.mu.Unlock()
 	}
 }
 
@@ -150,4 +158,47 @@ func (l *life) lookForRouters(ctx context.Context) error {
 		l.notify(InterfacesChanged)
 	}
 	return nil
+}
+
+// approach makes neighbour entries for routers that were heard, where the MAC address is in the link-local one (RFC 4291 appendix
+// A): VPP learns none from an advertisement, and sends no first segment to a link-local address without an entry. The entries
+// are no static ones, so that discovery may put them right. A router with another kind of address asks for ours when it
+// connects, which makes its entry.
+func (l *life) approach(ctx context.Context) error {
+	cfg := l.a.config()
+	for i := range cfg.Interfaces {
+		want := &cfg.Interfaces[i]
+		index, ok := l.a.InterfaceIndex(want.Name)
+		l.a.mu.Lock()
+		r, known := l.a.routers[index]
+		todo := ok && known && want.Advertise && !r.near
+		if todo {
+			r.near = true
+			l.a.routers[index] = r
+		}
+		l.a.mu.Unlock()
+		mac, embedded := macOf(r.addr)
+		if !todo || want.Bare || !embedded {
+			continue
+		}
+		err := l.s.call(ctx, &ip_neighbor.IPNeighborAddDel{IsAdd: true, Neighbor: ip_neighbor.IPNeighbor{
+			SwIfIndex: interface_types.InterfaceIndex(index), MacAddress: mac, IPAddress: binapi.ToAddress(r.addr),
+		}}, new(ip_neighbor.IPNeighborAddDelReply))
+		if err != nil && !isRefusal(err) {
+			return err
+		}
+		if err != nil {
+			l.a.errs.add("interface "+want.Name, err)
+		}
+	}
+	return nil
+}
+
+// macOf returns the MAC address that a link-local address was made from.
+func macOf(a netip.Addr) (mac [6]byte, ok bool) {
+	b := a.As16()
+	if !a.Is6() || b[11] != 0xff || b[12] != 0xfe {
+		return mac, false
+	}
+	return [6]byte{b[8] ^ 2, b[9], b[10], b[13], b[14], b[15]}, true
 }

@@ -134,7 +134,9 @@ func (l *life) follow(ctx context.Context) error {
 				err = l.lookForRouters(ctx)
 			}
 		case <-l.heard:
-			l.notify(InterfacesChanged)
+			if err = l.approach(ctx); err == nil {
+				l.notify(InterfacesChanged)
+			}
 		case <-l.events:
 			err = l.eventful(ctx)
 		case <-l.a.poke:
