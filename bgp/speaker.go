@@ -139,8 +139,6 @@ func New(o Options) (*Speaker, error) {
 		stack: o.Stack, log: o.Log,
 		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived, life: o.Life},
 		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived, roasChanged: make(chan struct{}, 1),
-		cfg:   cfg,
-		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived,
 		asked: asked, missing: missing, cfg: cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
 	}

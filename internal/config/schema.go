@@ -49,7 +49,6 @@ const (
 	laterPolicy  = "use all or none"
 	laterGroup   = "write the settings of each neighbor"
 	laterSession = "remove it"
-	laterROA     = "routes are not validated: remove it"
 	laterService = "the router offers its control socket only: remove it"
 	laterDevice  = "connect by memif or wireguard"
 )
@@ -176,8 +175,7 @@ var (
 
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
-	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
-	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, roaSection, rtrSection, controlSection, logSection,
-	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, maxPrefixSection, prefixLimitSection,
-	addPathSection, roleSection, controlSection, logSection,
+	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection,
+	peerSection, staticSection, viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, roaSection,
+	rtrSection, controlSection, logSection, maxPrefixSection, prefixLimitSection, addPathSection, roleSection,
 }
