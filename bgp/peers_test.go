@@ -57,9 +57,12 @@ protocol bgp r1 {
 	r.wantFeed(farRoutes...)
 	b := &farBird{far: f}
 	contains(t, b.show, "10.1.0.0/24", "fd00:1::/64", "via fe80::1 on far0", "BGP.as_path: 65001")
-	if got := b.show(); strings.Count(got, "via fe80::1 on far0") != 2 || strings.Contains(got, "unreachable") {
-		t.Errorf("bird has\n%s", got)
-	}
+	eventually(t, 10*time.Second, func() string { // an answer may come in pieces
+		if got := b.show(); strings.Count(got, "via fe80::1 on far0") != 2 || strings.Contains(got, "unreachable") {
+			return "bird has\n" + got
+		}
+		return ""
+	})
 }
 
 // farBird asks BIRD's control socket, which is in the file system and not in the namespace.
