@@ -38,7 +38,9 @@ func (r *router) reload(ctx context.Context) (ctl.Done, error) {
 	}
 	r.config.Store(next)
 	setLevel(r.logger, next.Log)
-	r.agent.SetConfig(agentConfig(next, r.claim.Dir))
+	r.discovering.Lock()
+	r.configureAgent()
+	r.discovering.Unlock()
 	r.static.Replace(staticRoutes(next))
 	r.direct.Replace(r.agent.Reachable())
 	if old.Dataplane != next.Dataplane {
@@ -110,6 +112,9 @@ func difference(old, next *config.Config) []string {
 	}
 	if old.Dataplane.Learn != next.Dataplane.Learn {
 		out = append(out, "dataplane.learn changed")
+	}
+	if old.BGP.Farewell != next.BGP.Farewell {
+		out = append(out, "bgp.graceful-shutdown changed")
 	}
 	if old.BGP.Deferral != next.BGP.Deferral {
 		out = append(out, "bgp.deferral changed, for the next start")

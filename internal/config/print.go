@@ -124,6 +124,7 @@ func (g BGP) block(r Router) *block {
 		b.addr("cluster-id", g.ClusterID)
 	}
 	b.duration("deferral", g.Deferral, DefaultDeferral)
+	b.duration("graceful-shutdown", g.Farewell, DefaultFarewell)
 	var all []*block
 	for _, n := range g.Neighbors {
 		all = append(all, n.block())
@@ -139,6 +140,9 @@ func (n Neighbor) block() *block {
 	b.addr("address", n.Address)
 	b.text("interface", n.Interface)
 	b.number("as", uint64(n.AS), 0)
+	if n.External {
+		b.text("as", "external")
+	}
 	b.addr("local-address", n.LocalAddress)
 	b.flag("passive", n.Passive)
 	b.flag("next-hop-self", n.NextHopSelf)
@@ -149,6 +153,7 @@ func (n Neighbor) block() *block {
 	b.words("families", texts(n.Families, func(f Family) string { return string(f) }))
 	b.text("import", string(n.Import))
 	b.text("export", string(n.Export))
+	n.putSession(b)
 	return n.GracefulRestart.put(b)
 }
 

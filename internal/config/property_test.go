@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -240,11 +241,27 @@ func (d *dice) bgp(c *Config) BGP {
 				StaleTime: time.Duration(1+d.IntN(60000)) * time.Second, LongLived: time.Duration(d.IntN(1<<24)) * time.Second,
 			}, GracefulRestart{Mode: GracefulOff, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second}),
 		}
+		if slices.Contains(n.Families, IPv4) {
+			n.MaxPrefix4 = pick(d, PrefixLimit{}, PrefixLimit{Limit: 1 + d.IntN(1000), Action: LimitBlock, RestartAfter: DefaultRestartAfter},
+				PrefixLimit{Limit: 9, Action: LimitRestart, RestartAfter: time.Duration(1+d.IntN(60000)) * time.Second})
+		}
+		if slices.Contains(n.Families, IPv6) {
+			n.MaxPrefix6 = pick(d, PrefixLimit{}, PrefixLimit{Limit: 7, Action: LimitWarn, RestartAfter: DefaultRestartAfter})
+		}
+		n.AddPath = pick(d, AddPath{}, AddPath{Mode: AddPathReceive}, AddPath{Mode: AddPathBoth, SendMax: uint8(1 + d.IntN(255))})
+		n.AllowOwnAS = uint8(d.IntN(11))
+		if n.Role = pick(d, BGPRole(""), RoleProvider, RoleRSClient); n.Role != "" {
+			n.StrictRole = d.yes()
+		}
 		if d.yes() {
 			n.LocalAddress = netip.MustParseAddr("203.0.113.1")
 		}
+		if d.IntN(4) == 0 {
+			n.AS, n.External = 0, true
+		}
 		if d.IntN(3) == 0 {
-			n.AS, n.RouteReflectorClient = c.Router.AS, d.yes()
+			n.External = false
+			n.AS, n.RouteReflectorClient, n.Role, n.StrictRole = c.Router.AS, d.yes(), "", false
 		}
 		b.Neighbors = append(b.Neighbors, n)
 	}
