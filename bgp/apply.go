@@ -62,7 +62,7 @@ func (s *Speaker) applyLocked(asked Config) error {
 		return errors.Join(errs...)
 	}
 	s.takeROAs(r) // before the policies that ask for them
-	errs = append(errs, r.gobgp.SetPolicies(r.ctx, policies(&c, s.ids())))
+	errs = append(errs, s.setPolicies(r, d))
 	for _, p := range started {
 		errs = append(errs, s.startPeer(r, p))
 	}
@@ -78,10 +78,10 @@ func (s *Speaker) applyLocked(asked Config) error {
 
 // changeSet is the difference of two configurations.
 type changeSet struct {
-	remove, replace []netip.Addr // sessions that end: for good, or to begin again
-	add             []Neighbor   // with those that replace
-	soft            []Neighbor   // new settings for sessions that go on
-	in, out         map[netip.Addr]bool
+	remove, replace []netip.Addr        // sessions that end: for good, or to begin again
+	add             []Neighbor          // with those that replace
+	soft            []Neighbor          // new settings for sessions that go on
+	in, out         map[netip.Addr]bool // the policies have changed: setPolicies finds out
 	admin           map[netip.Addr]bool // Disabled has changed
 }
 
@@ -102,15 +102,22 @@ func diff(old, next *Config) changeSet {
 			d.add = append(d.add, n)
 		default:
 			d.soft = append(d.soft, n)
-			oldIn, oldOut := b.policies(old)
-			newIn, newOut := n.policies(next)
-			d.in[n.Address] = oldIn != newIn || b.roaPolicy(old) != n.roaPolicy(next)
-			d.out[n.Address] = oldOut != newOut || b.NextHopSelf != n.NextHopSelf || b.NextHop4 != n.NextHop4 || b.NextHop6 != n.NextHop6
 			d.admin[n.Address] = b.Disabled != n.Disabled
 		}
 	}
 	d.remove = slices.Collect(maps.Keys(before))
 	return d
+}
+
+// setPolicies gives GoBGP the policies of the configuration, and notes which neighbours that stay have others than before.
+func (s *Speaker) setPolicies(r *running, d changeSet) error {
+	old, next := r.program.Load(), policies(&s.cfg, s.ids(), s.ownOrigins())
+	for _, n := range d.soft {
+		id := s.peerByAddr(n.Address).id
+		d.in[n.Address] = old.signature(importing, id) != next.signature(importing, id)
+		d.out[n.Address] = old.signature(exporting, id) != next.signature(exporting, id)
+	}
+	return r.install(next)
 }
 
 // sameSession reports whether a session made for a serves b.
@@ -233,6 +240,11 @@ func (r *running) addLocked(p *peer) error {
 		return fmt.Errorf("add neighbor %s: %w", n.Name, err)
 	}
 	p.known = true
+	work, err := replaceQueue(r.gobgp, p.id, p.status.sendsSeveral)
+	if err != nil {
+		return fmt.Errorf("add neighbor %s: %w", n.Name, err)
+	}
+	r.work.Go(work)
 	return nil
 }
 

@@ -52,28 +52,6 @@ func familyOf(f bgp.Family) Family {
 	return 0
 }
 
-// Policy says which routes pass. Named policies come with the policy language; these are what needs no name.
-type Policy uint8
-
-// The policies.
-const (
-	PolicyDefault Policy = iota // nothing was said: iBGP passes all, eBGP does what Config.EBGPDefault says
-	PolicyAll
-	PolicyNone
-)
-
-func (p Policy) String() string {
-	switch p {
-	case PolicyDefault:
-		return "default"
-	case PolicyAll:
-		return "all"
-	case PolicyNone:
-		return "none"
-	}
-	return fmt.Sprintf("policy %d", uint8(p))
-}
-
 // Defaults and limits of the configuration.
 const (
 	DefaultHoldTime     = 90 * time.Second // RFC 4271 §10
@@ -89,8 +67,10 @@ type Config struct {
 	RouterID    netip.Addr // an IPv4 address (RFC 6286: any value but 0)
 	ClusterID   netip.Addr // of a route reflector (RFC 4456 §7), an IPv4 address; invalid: the router id
 	Neighbors   []Neighbor
-	Multipath   int           // most next hops of a route; 0 and 1 mean one
-	EBGPDefault Policy        // of an eBGP neighbour that has no import or export: PolicyNone is RFC 8212; PolicyDefault means all
+	Multipath   int    // most next hops of a route; 0 and 1 mean one
+	EBGPDefault Policy // of an eBGP neighbour that has no import or export: PolicyNone is RFC 8212; PolicyDefault means all
+	Policies    map[Policy][]Rule
+	DN42        DN42          // what PolicyDN42 must know of us
 	ROA         ROAPolicy     // of eBGP neighbours, by the VRPs of SetROAs
 	Farewell    time.Duration // between the news of our shutdown (RFC 8326) and the end of the sessions; 0: no such news
 	Deferral    time.Duration // the longest wait for the neighbours' first routes before Feed.Complete; 0 means DefaultDeferral
@@ -130,9 +110,10 @@ type Neighbor struct {
 
 	Limit4, Limit6 PrefixLimit // of the prefixes that the neighbour may announce
 
-	Import, Export Policy
-
-	importsByROA, exportsByROA bool // a policy by name matches the state of validation
+	// Import and Export are for all families that ImportOf and ExportOf do not name.
+	Import, Export     Policy
+	ImportOf, ExportOf map[Family]Policy
+	DN42               DN42Link
 }
 
 // Errors of Apply.
@@ -141,6 +122,8 @@ var (
 	ErrNeedsRestart = errors.New("needs a restart")
 	// ErrNoNeighbor is in the error for a name that no neighbour has.
 	ErrNoNeighbor = errors.New("no such neighbor")
+
+	errNotRunning = errors.New("BGP is not running")
 )
 
 // Feed takes the best paths; *fib.Feed is one. Its methods must not block for long.
@@ -154,6 +137,7 @@ type Feed interface {
 type Origin struct {
 	Table  uint32
 	Prefix netip.Prefix
+	Source Source // SourceOriginate, SourceConnected, SourceStatic or SourceLearned, for policies; "" is SourceOriginate
 }
 
 // check returns the configuration with its defaults filled in, or all that is wrong with it.
@@ -208,6 +192,7 @@ func (c Config) check() (Config, error) {
 		}
 		names[n.Name], addrs[n.Address] = true, true
 	}
+	errs = append(errs, c.checkPolicies())
 	return c, errors.Join(errs...)
 }
 
@@ -298,18 +283,15 @@ func (n *Neighbor) normalizeFamilies() error {
 	return nil
 }
 
-// policies returns what the neighbour's import and export come to.
-func (n *Neighbor) policies(c *Config) (imp, exp Policy) {
-	resolve := func(p Policy) Policy {
-		if p != PolicyDefault {
-			return p
-		}
-		if n.AS != c.AS && c.EBGPDefault == PolicyNone { // RFC 8212 §2
-			return PolicyNone
-		}
-		return PolicyAll
+// policy returns what the neighbour's import or export of a family comes to.
+func (n *Neighbor) policy(c *Config, d direction, f Family) Policy {
+	if p := n.said(d, f); p != PolicyDefault {
+		return p
 	}
-	return resolve(n.Import), resolve(n.Export)
+	if n.AS != c.AS && c.EBGPDefault == PolicyNone { // RFC 8212 §2
+		return PolicyNone
+	}
+	return PolicyAll
 }
 
 func isLinkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }

@@ -2,10 +2,13 @@ package bgp
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
 // This file is what an operator asks of sessions. What a peer has announced, and what it was told, only GoBGP knows, and it
@@ -40,8 +43,9 @@ type counts struct {
 // counted is what it says of a neighbour, and of which session.
 type counted struct {
 	epoch
-	peer  *api.Peer // nil: GoBGP does not know the neighbour
-	stale uint64
+	peer     *api.Peer // nil: GoBGP does not know the neighbour
+	stale    uint64
+	accepted uint64 // of a neighbour whose import policy is selective
 }
 
 // epoch tells sessions, and the times between them, apart.
@@ -86,8 +90,8 @@ func (s *Speaker) Sessions() []Session {
 			continue
 		}
 		addCounts(one, c.peer)
-		if imp, _ := one.Neighbor.policies(&cfg); imp == PolicyNone {
-			one.Accepted = 0 // GoBGP counts what it accepts before policy
+		if one.Neighbor.selective(&cfg) {
+			one.Accepted = c.accepted // GoBGP counts what it accepts before policy
 		}
 	}
 	return sessions
@@ -166,9 +170,14 @@ func (s *Speaker) count(r *running) {
 
 func (s *Speaker) ask(r *running) *counts {
 	now := &counts{at: time.Now(), peers: map[string]*counted{}}
-	sessions, ids, _ := s.snapshots()
+	sessions, ids, cfg := s.snapshots()
+	selective := map[netip.Addr]*counted{}
 	for i := range sessions {
-		now.peers[ids[i]] = &counted{epoch: sessions[i].epoch()}
+		one := &counted{epoch: sessions[i].epoch()}
+		now.peers[ids[i]] = one
+		if id, err := netip.ParseAddr(ids[i]); err == nil && sessions[i].Neighbor.selects(&cfg) {
+			selective[id] = one
+		}
 	}
 	err := r.gobgp.ListPeer(r.ctx, &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) {
 		if one := now.peers[p.GetConf().GetNeighborAddress()]; one != nil {
@@ -178,12 +187,46 @@ func (s *Speaker) ask(r *running) *counts {
 	if err != nil {
 		return nil
 	}
+	if err := r.countAccepted(selective); err != nil {
+		return nil
+	}
 	for i := range sessions {
 		if one := now.peers[ids[i]]; one.peer != nil && sessions[i].Graceful.Helping && !one.established {
 			one.stale = r.stale(ids[i], sessions[i].Neighbor.Families)
 		}
 	}
 	return now
+}
+
+// countAccepted counts what import policies have let through, in the table: only there GoBGP has it.
+func (r *running) countAccepted(of map[netip.Addr]*counted) error {
+	if len(of) == 0 {
+		return nil
+	}
+	for _, f := range both {
+		req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: f.wire()}
+		err := r.gobgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
+			for _, p := range paths {
+				if one := of[p.PeerAddress]; one != nil {
+					one.accepted++
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// selective reports whether the neighbour's import does not pass everything.
+func (n *Neighbor) selective(c *Config) bool {
+	return slices.ContainsFunc(n.Families, func(f Family) bool { return n.policy(c, importing, f) != PolicyAll })
+}
+
+// selects reports whether the neighbour's import passes some and not others: of nothing there is nothing to count.
+func (n *Neighbor) selects(c *Config) bool {
+	return n.selective(c) && slices.ContainsFunc(n.Families, func(f Family) bool { return n.policy(c, importing, f) != PolicyNone })
 }
 
 // close ends the counting; nothing is begun after it.

@@ -5,12 +5,13 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"sync"
 	"unsafe"
 
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
-// This file is the only one that knows of fields that GoBGP does not export; New fails if one is not there as expected, and a
+// This file and outgoing.go are the only ones that know of fields that GoBGP does not export; New fails if one is not there as expected, and a
 // test fails before that.
 //
 // GoBGP's server takes connections from a channel that its own TCP listeners fill. Our connections come from the dataplane's
@@ -29,8 +30,10 @@ const (
 
 // checkInjection reports why this version of GoBGP is none for us.
 func checkInjection() error {
-	if err := checkIdle(); err != nil {
-		return err
+	for _, check := range []func() error{checkIdle, checkPolicyFields, checkQueueFields} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	f, ok := reflect.TypeFor[server.BgpServer]().FieldByName(acceptField)
 	if !ok {
@@ -81,4 +84,65 @@ func skipIdle(s *server.BgpServer, id netip.Addr) {
 	}
 	f := p.Elem().FieldByName(fsmField).Elem().FieldByName(idleField)
 	*(*float64)(unsafe.Pointer(f.UnsafeAddr())) = 0
+}
+
+// GoBGP's policies cannot set a local preference of 0, which is what RFC 8326 §4.2 asks for: it takes a 0 for no such action.
+// So the statements that mean 0 are written with another number, and corrected in place.
+
+const (
+	policyField     = "policy"       // *table.RoutingPolicy
+	policyLock      = "mu"           // sync.RWMutex
+	statementsField = "statementMap" // map[string]*table.Statement
+	actionsField    = "ModActions"   // []table.Action
+	actionValue     = "value"        // of *table.LocalPrefAction
+	localPrefAction = "LocalPrefAction"
+)
+
+func checkPolicyFields() error {
+	wrong := func(what string) error {
+		return fmt.Errorf("this GoBGP's %s is not as expected: rlr is built with a version that it was not made for", what)
+	}
+	policy, ok := reflect.TypeFor[server.BgpServer]().FieldByName(policyField)
+	if !ok || policy.Type.Kind() != reflect.Pointer {
+		return wrong("BgpServer." + policyField)
+	}
+	if mu, ok := policy.Type.Elem().FieldByName(policyLock); !ok || mu.Type != reflect.TypeFor[sync.RWMutex]() {
+		return wrong("RoutingPolicy." + policyLock)
+	}
+	all, ok := policy.Type.Elem().FieldByName(statementsField)
+	if !ok || all.Type.Kind() != reflect.Map || all.Type.Key().Kind() != reflect.String || all.Type.Elem().Kind() != reflect.Pointer {
+		return wrong("RoutingPolicy." + statementsField)
+	}
+	if a, ok := all.Type.Elem().Elem().FieldByName(actionsField); !ok || a.Type.Kind() != reflect.Slice || a.Type.Elem().Kind() != reflect.Interface {
+		return wrong("Statement." + actionsField)
+	}
+	return nil
+}
+
+// zeroLocalPref makes statements set a local preference of 0. It reports how many it found.
+func zeroLocalPref(s *server.BgpServer, statements map[string]bool) int {
+	policy := reflect.ValueOf(s).Elem().FieldByName(policyField).Elem()
+	mu := (*sync.RWMutex)(unsafe.Pointer(policy.FieldByName(policyLock).UnsafeAddr()))
+	mu.Lock()
+	defer mu.Unlock()
+	done := 0
+	all := policy.FieldByName(statementsField)
+	for name := range statements {
+		st := all.MapIndex(reflect.ValueOf(name))
+		if !st.IsValid() {
+			continue
+		}
+		actions := st.Elem().FieldByName(actionsField)
+		for i := range actions.Len() {
+			a := actions.Index(i).Elem().Elem()
+			if a.Type().Name() != localPrefAction {
+				continue
+			}
+			if v := a.FieldByName(actionValue); v.IsValid() && v.Kind() == reflect.Uint32 {
+				*(*uint32)(unsafe.Pointer(v.UnsafeAddr())) = 0
+				done++
+			}
+		}
+	}
+	return done
 }

@@ -2,11 +2,10 @@ package bgp
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
@@ -36,18 +35,73 @@ func (s *Speaker) Originate(origins []Origin) error {
 	if r == nil {
 		return nil
 	}
-	gone := slices.DeleteFunc(slices.Collect(maps.Keys(old)), func(o Origin) bool { return next[o] })
-	fresh := slices.DeleteFunc(slices.Collect(maps.Keys(next)), func(o Origin) bool { return old[o] })
-	if err := changeOrigins(r.gobgp, fresh, gone); err != nil {
+	if err := s.changeOrigins(r, old, next); err != nil {
 		return fmt.Errorf("bgp: originate: %w", err)
 	}
 	return nil
 }
 
-func changeOrigins(gobgp *server.BgpServer, fresh, gone []Origin) error {
-	paths := func(origins []Origin) ([]*apiutil.Path, error) {
+// changeOrigins announces and withdraws what differs. Policies that ask where our own prefixes come from know of new ones
+// before they are announced, and of old ones until they are withdrawn. For a prefix that stays and comes from elsewhere now,
+// the neighbours whose policies ask are told again.
+func (s *Speaker) changeOrigins(r *running, old, next map[Origin]bool) error {
+	before, after := r.program.Load(), policies(&s.cfg, s.ids(), next)
+	if err := r.install(policies(&s.cfg, s.ids(), old, next)); err != nil {
+		return err
+	}
+	if err := changeOrigins(r.gobgp, old, next); err != nil {
+		return err
+	}
+	if err := r.install(after); err != nil {
+		return err
+	}
+	moved := false
+	for o := range next {
+		moved = moved || !old[o] && hasPrefix(old, o.Prefix)
+	}
+	for o := range old {
+		moved = moved || !next[o] && hasPrefix(next, o.Prefix)
+	}
+	if !moved {
+		return nil
+	}
+	for p := range r.peers {
+		if before.signature(exporting, p.id) == after.signature(exporting, p.id) {
+			continue
+		}
+		if err := r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func hasPrefix(origins map[Origin]bool, p netip.Prefix) bool {
+	for _, src := range []Source{"", SourceOriginate, SourceConnected, SourceStatic, SourceLearned} {
+		if origins[Origin{Prefix: p, Source: src}] {
+			return true
+		}
+	}
+	return false
+}
+
+// ownOrigins is what we announce; nobody changes it.
+func (s *Speaker) ownOrigins() map[Origin]bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.origins
+}
+
+// changeOrigins announces and withdraws what differs. A prefix may have several origins; it is announced once.
+func changeOrigins(gobgp *server.BgpServer, old, next map[Origin]bool) error {
+	paths := func(in, notIn map[Origin]bool) ([]*apiutil.Path, error) {
 		var l []*apiutil.Path
-		for _, o := range origins {
+		seen := map[netip.Prefix]bool{}
+		for o := range in {
+			if seen[o.Prefix] || hasPrefix(notIn, o.Prefix) {
+				continue
+			}
+			seen[o.Prefix] = true
 			p, err := localPath(o)
 			if err != nil {
 				return nil, err
@@ -56,11 +110,11 @@ func changeOrigins(gobgp *server.BgpServer, fresh, gone []Origin) error {
 		}
 		return l, nil
 	}
-	add, err := paths(fresh)
+	add, err := paths(next, old)
 	if err != nil {
 		return err
 	}
-	del, err := paths(gone)
+	del, err := paths(old, next)
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,8 @@ func (s *Speaker) Count(ctx context.Context) (Count, error) {
 		own = append(own, o.Prefix)
 	}
 	s.mu.RUnlock()
+	slices.SortFunc(own, comparePrefixes)
+	own = slices.Compact(own) // a prefix may have several origins
 	if r == nil {
 		return n, nil
 	}

@@ -7,14 +7,15 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
 // GoBGP has one import and one export policy for all neighbours that are not route server clients; statements tell neighbours
-// apart by sets of their addresses. So the configuration of all neighbours becomes two policies, which are replaced as a
-// whole when it changes.
+// apart by sets of their addresses. So the policies of all neighbours become two, which are replaced as a whole when something
+// changes. Rules that come to the same for several neighbours are one statement for all of them.
 
 const (
 	importPolicy = "rlr-import"
@@ -25,70 +26,277 @@ const (
 // never is in every neighbour set, because GoBGP takes an empty one to match all.
 const never = "255.255.255.255/32"
 
-// policySet collects the statements of one direction.
-type policySet struct {
-	sets       []*api.DefinedSet
-	statements []*api.Statement
+// ruleRef says where a statement comes from.
+type ruleRef struct {
+	policy Policy // "" is what the router does to all neighbours of a kind
+	number int    // of the rule, from 1; 0 is the end of the policy, or of what has no rules
+	rule   *Rule
+	what   string // without a rule: what the statement does
 }
 
-// add makes a statement for the neighbours with these addresses.
-func (ps *policySet) add(name string, who []netip.Addr, cond *api.Conditions, actions *api.Actions) {
-	set := &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: name, List: []string{never}}
-	for _, a := range who {
-		set.List = append(set.List, netip.PrefixFrom(a.WithZone(""), a.BitLen()).String())
+// step is a statement of one of the two policies.
+type step struct {
+	*api.Statement
+	ref  ruleRef
+	key  string // equal for equal conditions and actions; sets are named by what is in them
+	zero bool
+	test bool
+}
+
+// compiled is what the configuration of all neighbours comes to.
+type compiled struct {
+	steps [2][]step // by direction
+	sets  map[string]*api.DefinedSet
+}
+
+// builder makes one.
+type builder struct {
+	compiled
+	c       *Config
+	ids     map[netip.Addr]netip.Addr
+	origins map[Source][]netip.Prefix
+}
+
+// policies compiles the policies of all neighbours. ids are what GoBGP knows them by; origins is what we announce.
+func policies(c *Config, ids map[netip.Addr]netip.Addr, origins ...map[Origin]bool) *compiled {
+	b := &builder{compiled: compiled{sets: map[string]*api.DefinedSet{}}, c: c, ids: ids, origins: map[Source][]netip.Prefix{}}
+	for _, some := range origins {
+		for o := range some {
+			src := cmp.Or(o.Source, SourceOriginate)
+			b.origins[src] = append(b.origins[src], o.Prefix)
+		}
 	}
-	cond.NeighborSet = &api.MatchSet{Name: name, Type: api.MatchSet_TYPE_ANY}
-	ps.sets = append(ps.sets, set)
-	ps.statements = append(ps.statements, &api.Statement{Name: name, Conditions: cond, Actions: actions})
+	b.imports()
+	b.exports()
+	b.programs(importing)
+	b.programs(exporting)
+	return &b.compiled
 }
 
-// policies turns the neighbours into GoBGP's request. ids are what GoBGP knows them by.
-func policies(c *Config, ids map[netip.Addr]netip.Addr) *api.SetPoliciesRequest {
-	var importNone, exportNone, self []netip.Addr
+func (b *builder) compiler(d direction) *compiler {
+	return &compiler{as: b.c.AS, dir: d, origins: b.origins, sets: b.sets}
+}
+
+// add appends a statement for some neighbours.
+func (b *builder) add(d direction, who []netip.Addr, s statement, ref ruleRef) {
+	if len(who) == 0 {
+		return
+	}
+	list := []string{never}
+	for _, a := range who {
+		list = append(list, netip.PrefixFrom(a.WithZone(""), a.BitLen()).String())
+	}
+	name := b.compiler(d).set(&api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, List: list})
+	key := s.key()
+	st := &api.Statement{
+		Name:       fmt.Sprintf("%s-%d", d, len(b.steps[d])+1),
+		Conditions: s.cond,
+		Actions:    s.act,
+	}
+	st.Conditions.NeighborSet = &api.MatchSet{Name: name, Type: api.MatchSet_TYPE_ANY}
+	b.steps[d] = append(b.steps[d], step{Statement: st, ref: ref, key: key, zero: s.zero, test: s.test})
+}
+
+// who are the neighbours of a kind.
+func (b *builder) who(is func(n *Neighbor) bool) (l []netip.Addr) {
+	for i := range b.c.Neighbors {
+		if n := &b.c.Neighbors[i]; is(n) {
+			l = append(l, b.ids[n.Address])
+		}
+	}
+	return l
+}
+
+func (b *builder) external(n *Neighbor) bool { return n.AS != b.c.AS }
+
+// imports is what is done to routes from neighbours before their policies.
+func (b *builder) imports() {
+	c := b.compiler(importing)
+	all := b.who(func(*Neighbor) bool { return true })
+	b.add(importing, all, statement{
+		cond: &api.Conditions{CommunitySet: c.any(api.DefinedType_DEFINED_TYPE_COMMUNITY, allMarks)},
+		act:  &api.Actions{Community: &api.CommunityAction{Type: api.CommunityAction_TYPE_REMOVE, Communities: allMarks}},
+	}, ruleRef{what: "communities that the router uses itself are removed"})
+	b.validations()
+	b.add(importing, b.who(b.external), c.gracefulShutdown(), ruleRef{what: "graceful shutdown (RFC 8326): local preference 0"})
+}
+
+// exports is what is done to routes towards neighbours before their policies.
+func (b *builder) exports() {
+	c := b.compiler(exporting)
+	b.add(exporting, b.who(func(n *Neighbor) bool { return b.external(n) && b.c.asksLate(n) }), c.withdrawals(),
+		ruleRef{what: "withdrawals are always sent"})
+	var self []netip.Addr
 	nextHops := map[nextHopRule][]netip.Addr{}
-	for i := range c.Neighbors {
-		n := &c.Neighbors[i]
-		id := ids[n.Address]
-		imp, exp := n.policies(c)
-		if imp == PolicyNone {
-			importNone = append(importNone, id)
-		}
-		if exp == PolicyNone {
-			exportNone = append(exportNone, id)
-		}
-		if n.NextHopSelf && n.AS == c.AS {
+	for i := range b.c.Neighbors {
+		n := &b.c.Neighbors[i]
+		id := b.ids[n.Address]
+		if n.NextHopSelf && !b.external(n) {
 			self = append(self, id)
 		}
 		for _, nh := range []netip.Addr{n.NextHop4, n.NextHop6} {
-			for _, r := range nextHopRules(n, c, nh) {
+			for _, r := range nextHopRules(n, b.c, nh) {
 				nextHops[r] = append(nextHops[r], id)
 			}
 		}
 	}
-	reject := func() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT} }
-	var in, out policySet
-	in.addROA(c, ids)
-	in.add("import-none", importNone, &api.Conditions{}, reject())
-	out.add("export-none", exportNone, &api.Conditions{}, reject())
 	// What was learned by iBGP keeps its next hop even towards such a neighbour: a route reflector does not change it (RFC 4456
 	// §10).
-	out.add("next-hop-self", self, &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_EXTERNAL},
-		&api.Actions{Nexthop: &api.NexthopAction{Self: true}})
+	b.add(exporting, self, statement{
+		cond: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_EXTERNAL},
+		act:  &api.Actions{Nexthop: &api.NexthopAction{Self: true}},
+	}, ruleRef{what: "next-hop-self"})
 	for _, r := range slices.SortedFunc(maps.Keys(nextHops), nextHopRule.compare) {
-		family := &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}
+		family := IPv6
 		if r.addr.Is4() {
-			family.Afi = api.Family_AFI_IP
+			family = IPv4
 		}
-		out.add(fmt.Sprintf("next-hop-%s-%d", r.addr, r.routes), nextHops[r],
-			&api.Conditions{AfiSafiIn: []*api.Family{family}, RouteType: r.routes},
-			&api.Actions{Nexthop: &api.NexthopAction{Address: r.addr.String()}})
+		b.add(exporting, nextHops[r], statement{
+			cond: &api.Conditions{AfiSafiIn: []*api.Family{apiFamily(family)}, RouteType: r.routes},
+			act:  &api.Actions{Nexthop: &api.NexthopAction{Address: r.addr.String()}},
+		}, ruleRef{what: "next hop of the family"})
 	}
-	return &api.SetPoliciesRequest{
-		DefinedSets: append(in.sets, out.sets...),
-		Policies: []*api.Policy{
-			{Name: importPolicy, Statements: in.statements},
-			{Name: exportPolicy, Statements: out.statements},
-		},
+	// GoBGP leaves the communities of RFC 1997 to its user.
+	reject := func(who []netip.Addr, names ...string) {
+		b.add(exporting, who, statement{
+			cond: &api.Conditions{CommunitySet: c.any(api.DefinedType_DEFINED_TYPE_COMMUNITY, patterns(names, communityPattern))},
+			act:  &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT},
+			test: true,
+		}, ruleRef{what: "community " + strings.Join(names, " or ") + " (RFC 1997)"})
+	}
+	reject(b.who(b.external), "no-export", "no-export-subconfed", "no-advertise")
+	reject(b.who(func(n *Neighbor) bool { return !b.external(n) }), "no-advertise")
+}
+
+// assignment is a policy with the neighbours that have it, for all or some of their families.
+type assignment struct {
+	policy  Policy
+	targets []target
+	of      []*Neighbor // the targets
+}
+
+// programs compiles what the neighbours' imports or exports say.
+func (b *builder) programs(d direction) {
+	for _, a := range b.assignments(d) {
+		b.assign(d, a)
+	}
+}
+
+func (b *builder) assignments(d direction) []*assignment {
+	var all []*assignment
+	for i := range b.c.Neighbors {
+		n := &b.c.Neighbors[i]
+		byPolicy := map[Policy][]Family{}
+		for _, f := range n.Families {
+			p := n.policy(b.c, d, f)
+			byPolicy[p] = append(byPolicy[p], f)
+		}
+		for _, p := range slices.Sorted(maps.Keys(byPolicy)) {
+			t := target{
+				id: b.ids[n.Address], external: b.external(n), families: byPolicy[p], limited: len(byPolicy) > 1,
+				next4: n.NextHop4, next6: n.NextHop6,
+			}
+			i := slices.IndexFunc(all, func(a *assignment) bool { return a.policy == p })
+			if i < 0 {
+				i = len(all)
+				all = append(all, &assignment{policy: p})
+			}
+			all[i].targets, all[i].of = append(all[i].targets, t), append(all[i].of, n)
+		}
+	}
+	return all
+}
+
+// assign adds the statements of a policy.
+func (b *builder) assign(d direction, a *assignment) {
+	if a.policy == PolicyAll {
+		return // what no statement decides passes
+	}
+	rules := make([][]*Rule, len(a.targets)) // of each target
+	longest := 0
+	for i, n := range a.of {
+		rules[i] = b.c.rules(a.policy, n, d)
+		longest = max(longest, len(rules[i]))
+	}
+	c := b.compiler(d)
+	for k := range longest {
+		b.together(d, a, k, func(i int) (*Rule, []statement) {
+			r := rules[i][k]
+			if r == nil {
+				return nil, nil
+			}
+			return r, c.rule(r, a.targets[i])
+		})
+	}
+	b.together(d, a, -1, func(i int) (*Rule, []statement) {
+		s := statement{cond: &api.Conditions{}, act: &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT}}
+		if t := a.targets[i]; t.limited {
+			for _, f := range t.families {
+				s.cond.AfiSafiIn = append(s.cond.AfiSafiIn, apiFamily(f))
+			}
+		}
+		return nil, []statement{s}
+	})
+}
+
+// asksLate reports whether a neighbour's export asks for what GoBGP knows only of the route that is to be announced, and not
+// of the one before it: the next hop, and the validity of our own routes.
+func (c *Config) asksLate(n *Neighbor) bool {
+	return c.asks(n, exporting, func(m *Match) bool { return m.NextHops != nil || byROA(m) })
+}
+
+// asks reports whether a rule of the neighbour's policies asks for something.
+func (c *Config) asks(n *Neighbor, d direction, what func(*Match) bool) bool {
+	return slices.ContainsFunc(n.Families, func(f Family) bool {
+		return slices.ContainsFunc(c.Policies[n.policy(c, d, f)], func(r Rule) bool { return what(&r.Match) })
+	})
+}
+
+// rules are a policy's for a neighbour.
+func (c *Config) rules(p Policy, n *Neighbor, d direction) []*Rule {
+	if p == PolicyDN42 {
+		return dn42Rules(c, n.DN42, d)
+	}
+	var l []*Rule
+	for i := range c.Policies[p] {
+		l = append(l, &c.Policies[p][i])
+	}
+	return l
+}
+
+// together adds the statements of the k-th rule, once for all targets for which they are equal.
+func (b *builder) together(d direction, a *assignment, k int, compile func(i int) (*Rule, []statement)) {
+	type group struct {
+		rule       *Rule
+		statements []statement
+		who        []netip.Addr
+	}
+	var order []string
+	groups := map[string]*group{}
+	for i := range a.targets {
+		rule, all := compile(i)
+		var key strings.Builder
+		for _, s := range all {
+			key.WriteString(s.key())
+			key.WriteByte(0)
+		}
+		g := groups[key.String()]
+		if g == nil {
+			g = &group{rule: rule, statements: all}
+			groups[key.String()] = g
+			order = append(order, key.String())
+		}
+		g.who = append(g.who, a.targets[i].id)
+	}
+	for _, key := range order {
+		g := groups[key]
+		ref := ruleRef{policy: a.policy, number: k + 1, rule: g.rule}
+		if k < 0 {
+			ref.what = "end of the policy"
+		}
+		for _, s := range g.statements {
+			b.add(d, g.who, s, ref)
+		}
 	}
 }
 
@@ -114,6 +322,72 @@ func nextHopRules(n *Neighbor, c *Config, nh netip.Addr) []nextHopRule {
 		return []nextHopRule{{nh, api.Conditions_ROUTE_TYPE_LOCAL}, {nh, api.Conditions_ROUTE_TYPE_EXTERNAL}}
 	}
 	return []nextHopRule{{nh, api.Conditions_ROUTE_TYPE_LOCAL}}
+}
+
+// request is the program as GoBGP takes it.
+func (p *compiled) request() *api.SetPoliciesRequest {
+	r := &api.SetPoliciesRequest{Policies: []*api.Policy{{Name: importPolicy}, {Name: exportPolicy}}}
+	for _, name := range slices.Sorted(maps.Keys(p.sets)) {
+		r.DefinedSets = append(r.DefinedSets, p.sets[name])
+	}
+	for d, steps := range p.steps {
+		for _, s := range steps {
+			r.Policies[d].Statements = append(r.Policies[d].Statements, s.Statement)
+		}
+	}
+	return r
+}
+
+// applies reports whether a step is for a neighbour.
+func (p *compiled) applies(s step, id netip.Addr) bool {
+	return slices.Contains(p.sets[s.Conditions.NeighborSet.Name].List, netip.PrefixFrom(id.WithZone(""), id.BitLen()).String())
+}
+
+// signature is equal for equal policies of a neighbour.
+func (p *compiled) signature(d direction, id netip.Addr) string {
+	var b strings.Builder
+	for _, s := range p.steps[d] {
+		if !p.applies(s, id) {
+			continue
+		}
+		b.WriteString(s.key)
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// equal reports whether two programs do the same.
+func (p *compiled) equal(o *compiled) bool {
+	for d := range p.steps {
+		if !slices.EqualFunc(p.steps[d], o.steps[d], func(a, b step) bool {
+			return a.key == b.key && a.Conditions.NeighborSet.Name == b.Conditions.NeighborSet.Name
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// install makes GoBGP use a program.
+func (r *running) install(p *compiled) error {
+	if old := r.program.Load(); old != nil && old.equal(p) {
+		r.program.Store(p) // its rules may have other words
+		return nil
+	}
+	if err := r.gobgp.SetPolicies(r.ctx, p.request()); err != nil {
+		return fmt.Errorf("set policies: %w", err)
+	}
+	zero := map[string]bool{}
+	for _, steps := range p.steps {
+		for _, st := range steps {
+			if st.zero {
+				zero[st.Name] = true
+			}
+		}
+	}
+	zeroLocalPref(r.gobgp, zero)
+	r.program.Store(p)
+	return nil
 }
 
 // assignPolicies makes GoBGP use the two policies; what they do not decide passes.

@@ -49,53 +49,29 @@ func (n *Neighbor) roaPolicy(c *Config) ROAPolicy {
 
 // roaMatters says whether the neighbour's import or export depends on the state of a route.
 func (n *Neighbor) roaMatters(c *Config) (in, out bool) {
-	return n.importsByROA || n.roaPolicy(c) != ROAOff, n.exportsByROA
+	return n.roaPolicy(c) != ROAOff || c.asks(n, importing, byROA), c.asks(n, exporting, byROA)
 }
 
-// matchROA makes conditions hold for routes of one state only. GoBGP differs from RFC 6811 in two things. A path that ends
-// with an AS_SET is unknown to it even where VRPs cover it, and invalid to the RFC: refuse such paths first (asSetSuffix), as
-// RFC 9774 wants. And a route of our own has no origin to it, so that VRPs that cover it make it invalid: on export, ask only
-// routes from neighbours.
-func matchROA(c *api.Conditions, s rpki.State) *api.Conditions {
-	switch s {
-	case rpki.Valid:
-		c.RpkiResult = api.ValidationState_VALIDATION_STATE_VALID
-	case rpki.Invalid:
-		c.RpkiResult = api.ValidationState_VALIDATION_STATE_INVALID
-	default:
-		c.RpkiResult = api.ValidationState_VALIDATION_STATE_NOT_FOUND
-	}
-	return c
-}
+func byROA(m *Match) bool { return m.ROA != "" }
 
 // asSetSuffix matches GoBGP's text of an AS_PATH that ends with an AS_SET.
 const asSetSuffix = `\}$`
 
-const asSetName = "roa-as-set"
-
-// addROA puts what Config.ROA says in front of the import policy.
-func (ps *policySet) addROA(c *Config, ids map[netip.Addr]netip.Addr) {
-	var judged, strict []netip.Addr
-	for i := range c.Neighbors {
-		n := &c.Neighbors[i]
-		switch n.roaPolicy(c) {
-		case ROAStrict:
-			strict = append(strict, ids[n.Address])
-			fallthrough
-		case ROADropInvalid:
-			judged = append(judged, ids[n.Address])
-		}
+// validations puts what Config.ROA says in front of the import policies. GoBGP differs from RFC 6811 in two things. A path that
+// ends with an AS_SET is unknown to it even where VRPs cover it, and invalid to the RFC: such paths are refused first, as RFC 9774
+// wants. And a route of our own has no origin to it towards our own AS, so that VRPs that cover it make it invalid.
+func (b *builder) validations() {
+	c := b.compiler(importing)
+	judged := b.who(func(n *Neighbor) bool { return n.roaPolicy(b.c) != ROAOff })
+	reject := func(who []netip.Addr, cond *api.Conditions, what string) {
+		b.add(importing, who, statement{
+			cond: cond, act: &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT}, test: true,
+		}, ruleRef{what: what})
 	}
-	if len(judged) == 0 {
-		return
-	}
-	reject := func() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT} }
-	ps.sets = append(ps.sets, &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_AS_PATH, Name: asSetName + "-path", List: []string{asSetSuffix}})
-	ps.add(asSetName, judged, &api.Conditions{AsPathSet: &api.MatchSet{Name: asSetName + "-path", Type: api.MatchSet_TYPE_ANY}}, reject())
-	ps.add("roa-invalid", judged, matchROA(&api.Conditions{}, rpki.Invalid), reject())
-	if len(strict) > 0 {
-		ps.add("roa-unknown", strict, matchROA(&api.Conditions{}, rpki.Unknown), reject())
-	}
+	reject(judged, &api.Conditions{AsPathSet: c.any(api.DefinedType_DEFINED_TYPE_AS_PATH, []string{asSetSuffix})}, "roa.policy: the AS path ends with a set (RFC 9774)")
+	reject(judged, &api.Conditions{RpkiResult: validities[ROAInvalid]}, "roa.policy: the route's origin is invalid")
+	reject(b.who(func(n *Neighbor) bool { return n.roaPolicy(b.c) == ROAStrict }), &api.Conditions{RpkiResult: validities[ROAUnknown]},
+		"roa.policy strict: there is no ROA for the route")
 }
 
 // originOf returns the AS that a route comes from (RFC 6811 §2); 0 for none, where the path ends with an AS_SET. own is ours:

@@ -127,20 +127,13 @@ func TestROAExport(t *testing.T) {
 	n.Connect(n1, "tun12", addrs("169.254.12.1"), n2, "tun21", addrs("169.254.12.2"))
 	n.Connect(n2, "tun23", addrs("169.254.23.2"), n3, "tun32", addrs("169.254.23.3"))
 	r1 := newRouter(t, n1, "r1", Config{AS: 65001, RouterID: a("10.1.0.1"), Neighbors: []Neighbor{{Name: "r2", Address: a("169.254.12.2"), AS: 65002}}})
-	r2 := newRouter(t, n2, "r2", Config{AS: 65002, RouterID: a("10.2.0.1"), Neighbors: []Neighbor{
-		{Name: "r1", Address: a("169.254.12.1"), AS: 65001}, {Name: "r3", Address: a("169.254.23.3"), AS: 65003, exportsByROA: true},
+	r2 := newRouter(t, n2, "r2", Config{AS: 65002, RouterID: a("10.2.0.1"), Policies: map[Policy][]Rule{
+		"not-invalid": {{Match: Match{Sources: []Source{SourceExternal}, ROA: ROAInvalid}, Action: Reject}, {Action: Accept}},
+	}, Neighbors: []Neighbor{
+		{Name: "r1", Address: a("169.254.12.1"), AS: 65001}, {Name: "r3", Address: a("169.254.23.3"), AS: 65003, Export: "not-invalid"},
 	}})
 	r3 := newRouter(t, n3, "r3", Config{AS: 65003, RouterID: a("10.3.0.1"), Neighbors: []Neighbor{{Name: "r2", Address: a("169.254.23.2"), AS: 65002}}})
 	start(t, r1, r2, r3)
-	req := policies(&r2.cfg, r2.ids())
-	var out policySet
-	out.add("external-invalid", []netip.Addr{a("169.254.23.3")}, matchROA(&api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_EXTERNAL}, rpki.Invalid),
-		&api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT})
-	req.DefinedSets = append(req.DefinedSets, out.sets...)
-	req.Policies[1].Statements = append(out.statements, req.Policies[1].Statements...)
-	if err := r2.running.gobgp.SetPolicies(context.Background(), req); err != nil {
-		t.Fatal(err)
-	}
 	r1.originate("10.1.0.0/24", "10.1.1.0/24")
 	r2.originate("10.2.0.0/24")
 	one, two, own := "10.1.0.0/24 via 169.254.23.2", "10.1.1.0/24 via 169.254.23.2", "10.2.0.0/24 via 169.254.23.2"

@@ -9,8 +9,6 @@ import (
 	"rlr/hoststack/hoststacktest"
 )
 
-var both = []Family{IPv4, IPv6}
-
 // The same fe80:: addresses on two links of one router, IPv4 and IPv6 over each (RFC 8950).
 func TestLinkLocal(t *testing.T) {
 	n := hoststacktest.New()

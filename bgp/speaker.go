@@ -100,6 +100,7 @@ type running struct {
 	recovering atomic.Bool // the first routes of the neighbours are awaited after a restart of ours
 
 	counter counter
+	program atomic.Pointer[compiled] // of GoBGP's policies
 
 	roa    *roaTable   // GoBGP's
 	roaMu  sync.Mutex  // guards what roa has
@@ -216,18 +217,18 @@ func (s *Speaker) configure(r *running) error {
 	if err := s.watch(r); err != nil {
 		return fmt.Errorf("watch GoBGP: %w", err)
 	}
-	if err := r.gobgp.SetPolicies(r.ctx, policies(&s.cfg, s.ids())); err != nil {
-		return fmt.Errorf("set policies: %w", err)
+	if err := r.install(policies(&s.cfg, s.ids(), s.ownOrigins())); err != nil {
+		return err
 	}
 	if err := assignPolicies(r.ctx, r.gobgp); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	s.running = r
-	origins := slices.Collect(maps.Keys(s.origins))
+	origins := s.origins
 	peers := slices.Collect(maps.Values(s.peers))
 	s.mu.Unlock()
-	if err := changeOrigins(r.gobgp, origins, nil); err != nil {
+	if err := changeOrigins(r.gobgp, nil, origins); err != nil {
 		return err
 	}
 	for _, p := range peers {
@@ -302,8 +303,10 @@ func (r *running) hurryLost(p *peer) {
 	}
 }
 
-// give implements gobgpSide.
+// give implements gobgpSide. A neighbour that is being added gets no session before it is complete.
 func (r *running) give(s *session) {
+	r.peerMu.Lock()
+	r.peerMu.Unlock() //nolint:staticcheck // to have waited is all
 	select {
 	case r.conns <- s:
 	case <-r.ctx.Done():

@@ -165,6 +165,13 @@ func (st *peerStatus) opened(w *wire, s *session, paths map[Family]bgp.BGPAddPat
 	}
 }
 
+// sendsSeveral reports whether the session carries several paths to a prefix to the peer.
+func (st *peerStatus) sendsSeveral() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.paths&bgp.BGP_ADD_PATH_SEND != 0
+}
+
 func (st *peerStatus) peerAS() uint32 {
 	st.mu.Lock()
 	defer st.mu.Unlock()

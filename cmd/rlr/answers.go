@@ -42,6 +42,7 @@ func (r *router) handlers() ctl.Handlers {
 		VPPCtl:     r.vppctl,
 		Neighbor:   r.neighborAction,
 		FIBDo:      r.fibDo,
+		PolicyTest: r.policyTest,
 		Reload:     r.reload,
 		Restart: func(context.Context) (ctl.Done, error) {
 			if _, err := loadConfig(r.path); err != nil {

@@ -98,6 +98,18 @@ func difference(old, next *config.Config) []string {
 	byName(old.Static, next.Static, func(s config.Static) string { return s.Prefix.String() }, func(name string, a, b config.Static, inOld, inNext bool) {
 		named("static route", name, a, b, inOld, inNext)
 	})
+	byName(old.Policies, next.Policies, func(p config.RulePolicy) string { return p.Name }, func(name string, a, b config.RulePolicy, inOld, inNext bool) {
+		named("policy", name, a, b, inOld, inNext)
+	})
+	if !reflect.DeepEqual(old.Sets, next.Sets) {
+		out = append(out, "sets changed")
+	}
+	if old.BGP.PolicyOptional != next.BGP.PolicyOptional {
+		out = append(out, "bgp.ebgp-requires-policy changed")
+	}
+	if old.BGP.DN42 != next.BGP.DN42 {
+		out = append(out, "bgp.dn42 changed")
+	}
 	if !reflect.DeepEqual(old.BGP.Originate, next.BGP.Originate) {
 		out = append(out, "bgp.originate changed")
 	}

@@ -179,7 +179,11 @@ func linkConfig(cfg *config.Config, i config.Interface, dir string) wg.Config {
 func bgpConfig(cfg *config.Config) bgp.Config {
 	out := bgp.Config{
 		AS: cfg.Router.AS, RouterID: cfg.Router.ID, ClusterID: cfg.BGP.ClusterID, Multipath: cfg.BGP.Multipath,
-		Deferral: cfg.BGP.Deferral, Farewell: cfg.BGP.Farewell, ROA: roaPolicy(cfg.ROA.Policy),
+		Deferral: cfg.BGP.Deferral, Farewell: cfg.BGP.Farewell, ROA: roaPolicy(cfg.ROA.Policy), EBGPDefault: bgp.PolicyNone, Policies: bgpPolicies(cfg),
+		DN42: bgp.DN42{Own: cfg.BGP.Originate, Region: cfg.BGP.DN42.Region, Country: cfg.BGP.DN42.Country},
+	}
+	if cfg.BGP.PolicyOptional {
+		out.EBGPDefault = bgp.PolicyAll
 	}
 	for _, n := range cfg.BGP.Neighbors {
 		out.Neighbors = append(out.Neighbors, neighborConfig(cfg, n))
@@ -192,7 +196,9 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 		Name: n.Name, Address: n.Address, Interface: n.Interface, AS: n.AS, External: n.External, LocalAddress: n.LocalAddress,
 		HoldTime: n.HoldTime, ConnectRetry: n.ConnectRetry, Passive: n.Passive, Disabled: n.Disabled,
 		NextHopSelf: n.NextHopSelf, RouteReflectorClient: n.RouteReflectorClient, Multihop: n.Multihop,
-		Import: bgpPolicy(n.Import), Export: bgpPolicy(n.Export),
+		Import: bgp.Policy(n.Import), Export: bgp.Policy(n.Export),
+		ImportOf: familyPolicies(n.FamilyImport), ExportOf: familyPolicies(n.FamilyExport),
+		DN42: bgp.DN42Link(n.DN42),
 		Graceful: bgp.GracefulRestart{
 			Mode: gracefulMode(n.GracefulRestart.Mode), RestartTime: n.GracefulRestart.RestartTime,
 			StaleTime: n.GracefulRestart.StaleTime, LongLived: n.GracefulRestart.LongLived,
@@ -202,11 +208,7 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 		Role:    bgpRoles[n.Role], StrictRole: n.StrictRole,
 	}
 	for _, f := range n.Families {
-		if f == config.IPv4 {
-			out.Families = append(out.Families, bgp.IPv4)
-		} else {
-			out.Families = append(out.Families, bgp.IPv6)
-		}
+		out.Families = append(out.Families, bgpFamily(f))
 	}
 	iface, found := interfaceTowards(cfg, n)
 	if found && !n.Multihop {
@@ -263,16 +265,6 @@ func nextHop6(cfg *config.Config, i config.Interface) netip.Addr {
 	return linkLocal(cfg, i)
 }
 
-func bgpPolicy(p config.Policy) bgp.Policy {
-	switch p {
-	case config.All:
-		return bgp.PolicyAll
-	case config.None:
-		return bgp.PolicyNone
-	}
-	return bgp.PolicyDefault
-}
-
 func gracefulMode(m config.GracefulMode) bgp.GracefulMode {
 	switch m {
 	case config.GracefulHelper:
@@ -317,32 +309,28 @@ func auditEvery(cfg *config.Config) time.Duration {
 // those of others in the dataplane.
 func origins(cfg *config.Config, connected, learned []fib.Route) []bgp.Origin {
 	var out []bgp.Origin
-	known := make(map[netip.Prefix]bool)
-	add := func(p netip.Prefix) {
-		if !known[p] {
-			known[p] = true
-			out = append(out, bgp.Origin{Prefix: p})
-		}
+	add := func(p netip.Prefix, src bgp.Source) {
+		out = append(out, bgp.Origin{Prefix: p, Source: src})
 	}
 	for _, p := range cfg.BGP.Originate {
-		add(p)
+		add(p, bgp.SourceOriginate)
 	}
 	for _, r := range connected {
 		if r.Table == 0 && slices.ContainsFunc(r.NextHops, func(h fib.NextHop) bool {
 			return cfg.BGP.Redistribute.Connected.Has(h.Interface)
 		}) {
-			add(r.Prefix)
+			add(r.Prefix, bgp.SourceConnected)
 		}
 	}
 	if cfg.BGP.Redistribute.Static {
 		for _, s := range cfg.Static {
-			add(s.Prefix)
+			add(s.Prefix, bgp.SourceStatic)
 		}
 	}
 	if cfg.BGP.Redistribute.Learned {
 		for _, r := range learned {
 			if r.Table == 0 {
-				add(r.Prefix)
+				add(r.Prefix, bgp.SourceLearned)
 			}
 		}
 	}

@@ -59,6 +59,10 @@ func TestGolden(t *testing.T) {
 		{"neighbor-soft", "neighbor reset router2 --soft"},
 		{"neighbor-soft-in", "neighbor reset router2 soft in"},
 		{"neighbor-unknown", "neighbor enable nobody"},
+		{"policy-test", "policy test 10.2.0.1/24 --neighbor router2"},
+		{"policy-test-export", "policy test 10.2.0.0/24 --neighbor router2 --export"},
+		{"policy-test-unknown", "policy test 10.2.0.0/24 -n nobody"},
+		{"policy-test-prefix", "policy test 10.2.0.0 -n router2"},
 		{"fib-decouple", "fib decouple"},
 		{"fib-couple", "fib couple"},
 		{"fib-resync", "fib resync"},
@@ -383,7 +387,7 @@ func TestTree(t *testing.T) {
 		"run", "check", "reload", "restart", "stop", "show status", "show interfaces", "show neighbors", "show protocols", "show bgp",
 		"show route", "show fib", "show wireguard", "show errors", "show log", "neighbor enable", "neighbor disable", "neighbor reset",
 		"ping", "traceroute", "vppctl", "lab list", "lab run", "lab up", "lab down", "lab cut", "lab heal", "genkey", "genpsk", "pubkey",
-		"version", "completion", "help",
+		"policy test", "version", "completion", "help",
 	} {
 		if !seen["rlr "+want] {
 			t.Errorf("no command %q", want)

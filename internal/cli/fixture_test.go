@@ -219,11 +219,48 @@ func handlers() ctl.Handlers {
 			}
 			return ctl.Done{Message: msg}, nil
 		},
-		FIBDo: fibDo,
+		FIBDo:      fibDo,
+		PolicyTest: policyTest,
 		Reload: func(context.Context) (ctl.Done, error) {
 			return ctl.Done{Message: "2 changes", Changes: []string{"neighbor router3: added", "interface eth1: removed"}}, nil
 		},
 	}
+}
+
+func policyTest(_ context.Context, r ctl.PolicyRequest, emit func(ctl.PolicyResult) error) error {
+	if r.Neighbor != "router2" {
+		return ctl.NotFound("no BGP neighbour %q", r.Neighbor)
+	}
+	before := ctl.PolicyRoute{
+		ASPath: "65002", NextHop: "169.254.12.2", Origin: "igp", MED: 5, Communities: []string{"65001:1"}, LargeCommunities: []string{},
+	}
+	after := before
+	after.LocalPref, after.Communities = 200, []string{"65001:1", "no-export"}
+	there := false
+	in := ctl.PolicyResult{
+		Prefix: r.Prefix, Neighbor: r.Neighbor, Direction: "import", From: "router2", Accepted: true, Policy: "customers", Rule: 3, RuleName: "ours",
+		Reason: "it matches: prefix mine", Validity: "unknown", Before: before, After: after, InTable: &there,
+		Rules: []ctl.PolicyRule{
+			{Policy: "customers", Rule: 1, Asks: "as-path length 6 or more", Why: "it does not have as-path length 6 or more"},
+			{Policy: "customers", Rule: 2, Name: "preferred", Asks: "community 65001:1", Matched: true, Action: "continue", Changes: []string{"local-pref none → 200", "community no-export added"}},
+			{Policy: "customers", Rule: 3, Name: "ours", Asks: "prefix mine", Matched: true, Action: "accept"},
+		},
+	}
+	out := ctl.PolicyResult{
+		Prefix: r.Prefix, Neighbor: r.Neighbor, Direction: "export", Supposed: true, Policy: "none",
+		Reason: "an external neighbor without export passes nothing (RFC 8212)", Validity: "valid", Before: ctl.PolicyRoute{ASPath: "", NextHop: "0.0.0.0"}, After: ctl.PolicyRoute{},
+		Blocked: "there is no session",
+		Rules:   []ctl.PolicyRule{{Policy: "none", Name: "end of the policy", Matched: true, Action: "reject"}},
+	}
+	for _, one := range []ctl.PolicyResult{in, out} {
+		if r.Direction != "" && r.Direction != one.Direction {
+			continue
+		}
+		if err := emit(one); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func fibDo(_ context.Context, r ctl.FIBRequest) (ctl.FIBResult, error) {

@@ -45,6 +45,7 @@ func (d *decoder) checkBGP(c *Config, own map[netip.Addr]string) {
 		d.checkNeighbor(c, join("bgp/neighbors", i), &b.Neighbors[i], own)
 		d.checkSession(c, join("bgp/neighbors", i), &b.Neighbors[i])
 	}
+	d.checkPolicies(c)
 }
 
 func (d *decoder) checkNeighborNames(all []Neighbor) {
@@ -208,13 +209,13 @@ func (d *decoder) checkSession(c *Config, path string, n *Neighbor) {
 	d.checkSessionKeys(path, n, internal)
 	// RFC 8212 §2: an external session without a policy carries nothing.
 	otherwise := None
-	if internal {
+	if internal || c.BGP.PolicyOptional {
 		otherwise = All
 	}
-	if !d.has(path + "/import") {
+	if n.Import == "" {
 		n.Import = otherwise
 	}
-	if !d.has(path + "/export") {
+	if n.Export == "" {
 		n.Export = otherwise
 	}
 }

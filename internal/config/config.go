@@ -27,6 +27,8 @@ type Config struct {
 	Dataplane  Dataplane
 	Interfaces []Interface // in the file's order
 	Static     []Static
+	Sets       Sets
+	Policies   []RulePolicy
 	BGP        BGP
 	ROA        ROA
 	Control    Control
@@ -209,8 +211,9 @@ type Policy string
 
 // The policies that need no definition.
 const (
-	All  Policy = "all"
-	None Policy = "none"
+	All        Policy = "all"
+	None       Policy = "none"
+	PolicyDN42 Policy = "dn42"
 )
 
 // BGP is the `bgp` section.
@@ -221,7 +224,10 @@ type BGP struct {
 	ClusterID    netip.Addr // RFC 4456 §7; the router's ID unless given
 	Deferral     time.Duration
 	Farewell     time.Duration // from the news of our shutdown (RFC 8326) to the end of the sessions; 0: no news
-	Neighbors    []Neighbor
+	// PolicyOptional turns RFC 8212 off: an external neighbour without a policy has all.
+	PolicyOptional bool
+	DN42           DN42
+	Neighbors      []Neighbor
 }
 
 // Redistribute says which routes BGP announces besides Originate and its own.
@@ -259,8 +265,10 @@ type Neighbor struct {
 	HoldTime             time.Duration // 0, or 3 s to 65535 s, whole seconds: what we propose (RFC 4271 §4.2)
 	ConnectRetry         time.Duration
 	Families             []Family
-	Import               Policy
-	Export               Policy
+	Import, Export       Policy // of all families; "" where FamilyImport or FamilyExport says it of each
+	FamilyImport         map[Family]Policy
+	FamilyExport         map[Family]Policy
+	DN42                 DN42Link
 	GracefulRestart      GracefulRestart
 	MaxPrefix4           PrefixLimit // of a family that the session carries
 	MaxPrefix6           PrefixLimit

@@ -39,6 +39,7 @@ type decoder struct {
 	keyMarks   map[string]mark     // of the keys of mappings, by the path of the value
 	keysOf     map[string][]string // of the mappings that references lead to, by path
 	laters     []later
+	setNames   []setWord
 	ifaceIndex map[string]int
 	root       value
 	budget     int // nodes that may still be visited

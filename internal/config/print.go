@@ -45,6 +45,16 @@ func (c *Config) tree() *block {
 		routes = append(routes, s.block())
 	}
 	root.blocks("static", routes)
+	root.sub("sets", c.Sets.block())
+	policies := newBlock()
+	for _, p := range c.Policies {
+		var rules []*block
+		for _, r := range p.Rules {
+			rules = append(rules, r.block())
+		}
+		policies.blocks(p.Name, rules)
+	}
+	root.sub("policies", policies)
 	root.sub("bgp", c.BGP.block(c.Router))
 	root.sub("roa", c.ROA.block())
 	root.sub("control", newBlock().text("socket", c.Control.Socket))
@@ -125,6 +135,10 @@ func (g BGP) block(r Router) *block {
 	}
 	b.duration("deferral", g.Deferral, DefaultDeferral)
 	b.duration("graceful-shutdown", g.Farewell, DefaultFarewell)
+	if g.PolicyOptional {
+		b.put("ebgp-requires-policy", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "false"})
+	}
+	b.sub("dn42", newBlock().flow().number("region", uint64(g.DN42.Region), 0).number("country", uint64(g.DN42.Country), 0))
 	var all []*block
 	for _, n := range g.Neighbors {
 		all = append(all, n.block())
@@ -151,8 +165,9 @@ func (n Neighbor) block() *block {
 	b.duration("hold-time", n.HoldTime, DefaultHoldTime)
 	b.duration("connect-retry", n.ConnectRetry, DefaultConnectRetry)
 	b.words("families", texts(n.Families, func(f Family) string { return string(f) }))
-	b.text("import", string(n.Import))
-	b.text("export", string(n.Export))
+	b.policy("import", n.Import, n.FamilyImport)
+	b.policy("export", n.Export, n.FamilyExport)
+	b.sub("dn42", n.DN42.block())
 	n.putSession(b)
 	return n.GracefulRestart.put(b)
 }
@@ -266,6 +281,8 @@ func (b *block) words(key string, words []string) *block {
 	}
 	return b.put(key, list)
 }
+
+func emptyList() *yaml.Node { return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle} }
 
 func (b *block) sub(key string, s *block) *block {
 	if len(s.node.Content) == 0 {

@@ -107,6 +107,7 @@ func randomConfig(r *rand.Rand) *Config {
 	for range d.IntN(5) {
 		c.Static = append(c.Static, d.static(c))
 	}
+	d.policies(c)
 	c.BGP = d.bgp(c)
 	if d.yes() {
 		c.ROA = d.roa()
@@ -134,6 +135,52 @@ func (d *dice) roa() ROA {
 	}
 	return r
 }
+
+func (d *dice) policies(c *Config) {
+	span := func() PrefixRange {
+		return pick(d, PrefixRange{netip.MustParsePrefix("10.0.0.0/8"), 8, 8}, PrefixRange{netip.MustParsePrefix("fd00::/8"), 44, 64}, PrefixRange{netip.MustParsePrefix("0.0.0.0/0"), 0, 32})
+	}
+	c.Sets.Prefixes = []PrefixSet{{"p", []PrefixRange{span(), span()}}, {"none", nil}}
+	c.Sets.AS = []ASSet{{"a", []uint32{65002}}}
+	c.Sets.Communities = []WordSet{{"c", []string{"65001:1", "65001:*", "no-export"}}}
+	c.Sets.LargeCommunities = []WordSet{{"l", []string{"65001:1:*"}}}
+	for _, name := range []string{"in", "out"} {
+		p := RulePolicy{Name: name}
+		for range 1 + d.IntN(3) {
+			p.Rules = append(p.Rules, d.rule())
+		}
+		c.Policies = append(c.Policies, p)
+	}
+}
+
+func (d *dice) rule() Rule {
+	maybe := func(l ...string) []string {
+		if d.yes() {
+			return nil
+		}
+		return l[:1+d.IntN(len(l))]
+	}
+	pref := d.Uint32()
+	r := Rule{
+		Name: pick(d, "", "x y"), Action: pick(d, ActionAccept, ActionReject),
+		Match: Match{
+			Prefix: maybe("p", span(d)), Family: pick(d, nil, []Family{IPv6}), ASContains: maybe("a", "65003"), ASLast: maybe("1"), ASNeighbor: maybe("a"),
+			ASLength: pick(d, nil, &Span{1, -1}, &Span{2, 2}, &Span{0, 9}), Community: maybe("c", "no-peer", "1:*"), LargeCommunity: maybe("l", "1:2:3"),
+			Origin: maybe("igp", "egp"), Source: maybe("own", "external"), ROA: pick(d, "", "valid", "invalid", "unknown"),
+		},
+	}
+	if r.Action == ActionReject {
+		return r
+	}
+	r.Set = Change{
+		LocalPref: pick(d, nil, &pref), MED: pick(d, "", "0", "+7", "-7"), Origin: pick(d, "", "egp"), Prepend: uint8(d.IntN(33)),
+		Communities:      Edit{Replace: pick(d, nil, []string{}, []string{"1:1"}), Remove: maybe("1:*"), Add: maybe("no-export", "2:2")},
+		LargeCommunities: Edit{Remove: maybe("1:*:*"), Add: maybe("1:2:3")},
+	}
+	return r
+}
+
+func span(d *dice) string { return pick(d, "10.0.0.0/8+", "10.0.0.0/8 9-10", "fd00::/8") }
 
 func (d *dice) iface() Interface {
 	n := d.next()
@@ -210,6 +257,7 @@ func (d *dice) static(c *Config) Static {
 
 func (d *dice) bgp(c *Config) BGP {
 	b := BGP{Multipath: 1 + d.IntN(64), ClusterID: c.Router.ID, Deferral: time.Duration(1+d.IntN(300)) * time.Second}
+	b.PolicyOptional, b.DN42 = d.yes(), DN42{uint16(pick(d, 0, 41)), uint16(pick(d, 0, 1276))}
 	for range d.IntN(3) {
 		b.Originate = append(b.Originate, netip.PrefixFrom(netip.AddrFrom4([4]byte{12, byte(d.next())}), 16))
 	}
@@ -235,7 +283,7 @@ func (d *dice) bgp(c *Config) BGP {
 			HoldTime:     pick(d, 0, time.Duration(3+d.IntN(60000))*time.Second),
 			ConnectRetry: time.Duration(1+d.IntN(60000)) * time.Second,
 			Families:     pick(d, []Family{IPv4}, []Family{IPv6}, []Family{IPv4, IPv6}),
-			Import:       pick(d, All, None), Export: pick(d, All, None),
+			Import:       pick(d, All, None, "in", PolicyDN42), Export: pick(d, All, None, "out"),
 			GracefulRestart: pick(d, DefaultGracefulRestart, GracefulRestart{
 				Mode: GracefulHelper, RestartTime: time.Duration(1+d.IntN(4095)) * time.Second,
 				StaleTime: time.Duration(1+d.IntN(60000)) * time.Second, LongLived: time.Duration(d.IntN(1<<24)) * time.Second,

@@ -11,13 +11,11 @@ import (
 const (
 	scalarNode   = yaml.ScalarNode
 	sequenceNode = yaml.SequenceNode
+	mappingNode  = yaml.MappingNode
 )
 
 // builtinPolicies need no definition.
 var builtinPolicies = []string{"all", "none", "dn42"}
-
-// neighborPolicy is the key of an import or export by a named policy.
-var neighborPolicy = key{later: laterPolicy, refers: refersTo("policies", "policy", builtinPolicies...)}
 
 // refer reports references to things that do not exist. A later key whose references are right is then reported as not
 // available yet.

@@ -46,7 +46,6 @@ const (
 	laterSteer   = "remove it"
 	laterTap     = "connect by memif or wireguard"
 	laterBFD     = "a dead neighbor is found by its hold-time: remove it"
-	laterPolicy  = "use all or none"
 	laterGroup   = "write the settings of each neighbor"
 	laterSession = "remove it"
 	laterService = "the router offers its control socket only: remove it"
@@ -59,13 +58,14 @@ var (
 		{name: "dataplane"},
 		{name: "interfaces"},
 		{name: "static"},
+		{name: "sets"},
+		{name: "policies"},
 		{name: "bgp"},
 		{name: "roa"},
 		{name: "control"},
 		{name: "log"},
 		{name: "vrfs", later: laterVRF, refers: (*decoder).vrfReferences},
 		{name: "acl", later: laterACL},
-		{name: "policies", later: laterPolicy},
 		{name: "services", later: laterService},
 		{name: "devices", later: laterDevice},
 	}}
@@ -128,6 +128,8 @@ var (
 		{name: "cluster-id"},
 		{name: "deferral"},
 		{name: "graceful-shutdown"},
+		{name: "ebgp-requires-policy"},
+		{name: "dn42"},
 		{name: "neighbors"},
 		{name: "groups", later: laterGroup},
 	}}
@@ -149,6 +151,7 @@ var (
 		{name: "families"},
 		{name: "import"},
 		{name: "export"},
+		{name: "dn42"},
 		{name: "bfd", later: laterBFD},
 		{name: "max-prefix"},
 		{name: "add-path"},
@@ -160,6 +163,35 @@ var (
 		{name: "ttl-security", never: "the dataplane's TCP, VPP's too, does not look at the TTL of what arrives (RFC 5082): remove it. What we send has TTL 255, so that the neighbor may demand it of us"},
 		{name: "password", never: "TCP-MD5 (RFC 2385) does not exist in VPP's TCP, which carries the sessions: remove it, and protect the session by its wireguard link"},
 	}}
+	familyPolicySection = &section{"import or export", []key{{name: "ipv4"}, {name: "ipv6"}}}
+	dn42Section         = &section{"bgp.dn42", []key{{name: "region"}, {name: "country"}}}
+	dn42LinkSection     = &section{"dn42", []key{{name: "latency"}, {name: "bandwidth"}, {name: "crypto"}}}
+	setsSection         = &section{"sets", []key{{name: "prefixes"}, {name: "as"}, {name: "communities"}, {name: "large-communities"}}}
+	ruleSection         = &section{"a rule", []key{{name: "name"}, {name: "match"}, {name: "set"}, {name: "action"}}}
+	matchSection        = &section{"match", []key{
+		{name: "prefix"},
+		{name: "not-prefix"},
+		{name: "family"},
+		{name: "as-path"},
+		{name: "community"},
+		{name: "not-community"},
+		{name: "large-community"},
+		{name: "origin"},
+		{name: "next-hop"},
+		{name: "source"},
+		{name: "roa"},
+	}}
+	asPathSection = &section{"as-path", []key{{name: "contains"}, {name: "last"}, {name: "neighbor"}, {name: "length"}}}
+	setSection    = &section{"set", []key{
+		{name: "local-pref"},
+		{name: "med"},
+		{name: "origin"},
+		{name: "prepend"},
+		{name: "next-hop"},
+		{name: "communities"},
+		{name: "large-communities"},
+	}}
+	editSection        = &section{"communities", []key{{name: "replace"}, {name: "remove"}, {name: "add"}}}
 	gracefulSection    = &section{"graceful-restart", []key{{name: "mode"}, {name: "restart-time"}, {name: "stale-time"}, {name: "long-lived"}}}
 	maxPrefixSection   = &section{"max-prefix", []key{{name: "ipv4"}, {name: "ipv6"}}}
 	prefixLimitSection = &section{"max-prefix of a family", []key{{name: "limit"}, {name: "action"}, {name: "restart-after"}}}
@@ -176,6 +208,7 @@ var (
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
 	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection,
-	peerSection, staticSection, viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, roaSection,
+	peerSection, staticSection, viaSection, setsSection, ruleSection, matchSection, asPathSection, setSection, editSection,
+	bgpSection, dn42Section, redistributeSection, neighborSection, familyPolicySection, dn42LinkSection, gracefulSection, roaSection,
 	rtrSection, controlSection, logSection, maxPrefixSection, prefixLimitSection, addPathSection, roleSection,
 }

@@ -33,6 +33,10 @@ func (d *decoder) config(v value) *Config {
 			d.list(v, "static must be a list of routes", func(_ int, v value) {
 				c.Static = append(c.Static, d.static(v))
 			})
+		case "sets":
+			c.Sets = d.sets(v)
+		case "policies":
+			c.Policies = d.policies(v)
 		case "bgp":
 			c.BGP = d.bgp(v)
 		case "roa":

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -90,6 +89,11 @@ func (d *decoder) bgp(v value) BGP {
 			b.Deferral = d.duration(v, key, time.Second, maxTimer, time.Second)
 		case "graceful-shutdown":
 			b.Farewell = d.duration(v, key, 0, time.Minute, time.Millisecond)
+		case "ebgp-requires-policy":
+			before := len(d.errs)
+			b.PolicyOptional = !d.boolean(v, key) && len(d.errs) == before
+		case "dn42":
+			b.DN42 = d.dn42(v)
 		case "neighbors":
 			d.list(v, "neighbors must be a list of neighbors", func(_ int, v value) {
 				b.Neighbors = append(b.Neighbors, d.neighbor(v))
@@ -161,9 +165,11 @@ func (d *decoder) neighbor(v value) Neighbor {
 		case "families":
 			d.families(v, &n)
 		case "import":
-			n.Import = d.policy(v, key)
+			n.Import, n.FamilyImport = d.policy(v, key)
 		case "export":
-			n.Export = d.policy(v, key)
+			n.Export, n.FamilyExport = d.policy(v, key)
+		case "dn42":
+			n.DN42 = d.dn42Link(v)
 		case "graceful-restart":
 			n.GracefulRestart = d.gracefulRestart(v)
 		default:
@@ -268,16 +274,17 @@ func (d *decoder) families(v value, n *Neighbor) {
 	}
 }
 
-// policy decodes import and export. Policies by name come later, but must exist.
-func (d *decoder) policy(v value, key string) Policy {
-	if v.node.Kind == scalarNode && !v.isNull() {
-		s, ok := d.text(v, key+" must be all or none")
-		if !ok || s == string(All) || s == string(None) {
-			return Policy(s)
-		}
+// policy decodes import and export: a policy's name, or one for each family.
+func (d *decoder) policy(v value, key string) (all Policy, of map[Family]Policy) {
+	what := key + " must be all, none, dn42, the name of a policy, or {ipv4: …, ipv6: …}"
+	if v.node.Kind != mappingNode {
+		s, _ := d.text(v, what)
+		return Policy(s), nil
 	}
-	k := neighborPolicy
-	k.name = fmt.Sprintf("%s: %s", key, v.kind())
-	d.laters = append(d.laters, later{k, v.at, v})
-	return ""
+	of = map[Family]Policy{}
+	d.mapping(v, familyPolicySection, func(family string, v value) {
+		s, _ := d.text(v, key+" of "+family+" must be all, none, dn42 or the name of a policy")
+		of[Family(family)] = Policy(s)
+	})
+	return "", of
 }

@@ -32,7 +32,9 @@ type Handlers struct {
 	VPPCtl   func(ctx context.Context, r VPPCtlRequest) (VPPCtlResult, error)
 	Neighbor func(ctx context.Context, r NeighborRequest) (Done, error)
 	FIBDo    func(ctx context.Context, r FIBRequest) (FIBResult, error)
-	Reload   func(ctx context.Context) (Done, error)
+	// PolicyTest emits a result for each direction that is asked for.
+	PolicyTest func(ctx context.Context, r PolicyRequest, emit func(PolicyResult) error) error
+	Reload     func(ctx context.Context) (Done, error)
 	// Restart and Stop answer before the router goes: they start what they say and return.
 	Restart func(ctx context.Context) (Done, error)
 	Stop    func(ctx context.Context, r StopRequest) (Done, error)
@@ -175,6 +177,7 @@ const (
 	pathVPPCtl     = "vppctl"
 	pathNeighbor   = "neighbor"
 	pathFIBDo      = "fib/do"
+	pathPolicyTest = "policy/test"
 	pathReload     = "reload"
 	pathRestart    = "restart"
 	pathStop       = "stop"

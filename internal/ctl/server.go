@@ -222,6 +222,7 @@ func methods(h Handlers) map[string]method {
 		pathVPPCtl:     call(h.VPPCtl),
 		pathNeighbor:   call(h.Neighbor),
 		pathFIBDo:      call(h.FIBDo),
+		pathPolicyTest: streamed(h.PolicyTest),
 		pathReload:     one(h.Reload),
 		pathRestart:    one(h.Restart),
 		pathStop:       call(h.Stop),
