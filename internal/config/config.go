@@ -219,7 +219,9 @@ type BGP struct {
 	Multipath    int        // paths an ECMP set may have
 	ClusterID    netip.Addr // RFC 4456 §7; the router's ID unless given
 	Deferral     time.Duration
+	Groups       []Group
 	Neighbors    []Neighbor
+	Dynamic      []Dynamic
 }
 
 // Redistribute says which routes BGP announces besides Originate and its own.
@@ -259,7 +261,34 @@ type Neighbor struct {
 	Import               Policy
 	Export               Policy
 	GracefulRestart      GracefulRestart
+	Group                string // whose settings are the neighbour's where it has none of its own; "": none
 }
+
+// Group is an entry of `bgp.groups`.
+type Group struct {
+	Name string
+	// Settings are a neighbour's, with the defaults filled in that depend on nothing else. What a group does not set and no
+	// default fills in is zero.
+	Settings Neighbor
+}
+
+// Dynamic is an entry of `bgp.dynamic`: connections from a prefix become neighbours.
+type Dynamic struct {
+	Prefix      netip.Prefix // masked
+	Group       string
+	AS          []uint32 // ascending, never empty: those that such a neighbour may have
+	Limit       int      // neighbours at once
+	ForgetAfter time.Duration
+
+	// Settings are what such a neighbour gets. Name, Address and AS are its own.
+	Settings Neighbor
+}
+
+// Defaults of Dynamic.
+const (
+	DefaultDynamicLimit = 100
+	DefaultForgetAfter  = 5 * time.Minute
+)
 
 // GracefulMode is how far graceful restart goes.
 type GracefulMode string
@@ -292,6 +321,11 @@ const (
 // Control is the `control` section.
 type Control struct {
 	Socket string // absolute; "": control.sock in the router's folder
+
+	// GRPC is where GoBGP's API is: an address and port, or the path of a unix socket, in the router's folder where it is not
+	// absolute; "": nowhere. GRPCPublic allows an address that is not loopback.
+	GRPC       string
+	GRPCPublic bool
 }
 
 // LogLevel is a level of logrus, by its name.

@@ -99,6 +99,10 @@ func randomConfig(r *rand.Rand) *Config {
 	if d.yes() {
 		c.Control.Socket = pick(d, "/tmp/x", "/tmp/with space", "/tmp/$dollar", "/tmp/#é")
 	}
+	c.Control.GRPC = pick(d, "", "gobgp.sock", "/tmp/g", "127.0.0.1:50051", "[::1]:1")
+	if d.IntN(4) == 0 {
+		c.Control.GRPC, c.Control.GRPCPublic = pick(d, "0.0.0.0:50051", "192.0.2.1:1"), true
+	}
 	c.Interfaces = append(c.Interfaces, Interface{Name: "lo", Loopback: true, MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}})
 	for range d.IntN(6) {
 		c.Interfaces = append(c.Interfaces, d.iface())
@@ -199,30 +203,70 @@ func (d *dice) bgp(c *Config) BGP {
 	if d.yes() {
 		b.ClusterID = netip.AddrFrom4([4]byte{9, 9, 9, 9})
 	}
-	for range d.IntN(4) {
-		m := d.next()
-		n := Neighbor{
-			Name:        fmt.Sprintf("n%d", m),
-			Description: pick(d, "", "plain", "$5", "'", `"`, "a: b # c", "null", "1e3", "- x", "é ☃", "~", "0x10", "{", "*a", "&a", "!t", "%", "@", "`", "|", ">", "=", "<<", " padded "),
-			Disabled:    d.yes(), Passive: d.yes(), NextHopSelf: d.yes(), Multihop: true,
-			Address:      netip.AddrFrom4([4]byte{13, 0, byte(m), 1}),
-			AS:           pick(d, uint32(2), 65002, 4200000000),
-			HoldTime:     pick(d, 0, time.Duration(3+d.IntN(60000))*time.Second),
-			ConnectRetry: time.Duration(1+d.IntN(60000)) * time.Second,
-			Families:     pick(d, []Family{IPv4}, []Family{IPv6}, []Family{IPv4, IPv6}),
-			Import:       pick(d, All, None), Export: pick(d, All, None),
-			GracefulRestart: pick(d, DefaultGracefulRestart, GracefulRestart{
-				Mode: GracefulHelper, RestartTime: time.Duration(1+d.IntN(4095)) * time.Second,
-				StaleTime: time.Duration(1+d.IntN(60000)) * time.Second, LongLived: time.Duration(d.IntN(1<<24)) * time.Second,
-			}, GracefulRestart{Mode: GracefulOff, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second}),
-		}
+	for range d.IntN(3) {
+		g := d.neighbor(c)
+		g.Name, g.Description, g.Address = "", "", netip.Addr{}
 		if d.yes() {
-			n.LocalAddress = netip.MustParseAddr("203.0.113.1")
+			g.AS, g.Families, g.Import, g.Export, g.RouteReflectorClient = 0, nil, "", "", false
 		}
-		if d.IntN(3) == 0 {
-			n.AS, n.RouteReflectorClient = c.Router.AS, d.yes()
+		b.Groups = append(b.Groups, Group{Name: fmt.Sprintf("g%d", d.next()), Settings: g})
+	}
+	for range d.IntN(4) {
+		n := d.neighbor(c)
+		if len(b.Groups) > 0 && d.yes() {
+			g := pick(d, b.Groups...)
+			n.Group = g.Name
+			if g.Settings.LocalAddress.IsValid() { // which no neighbor can take back
+				n.LocalAddress = g.Settings.LocalAddress
+			}
 		}
 		b.Neighbors = append(b.Neighbors, n)
 	}
+	for _, g := range b.Groups {
+		b.Dynamic = append(b.Dynamic, d.dynamic(c, g))
+	}
 	return b
+}
+
+func (d *dice) dynamic(c *Config, g Group) Dynamic {
+	e := Dynamic{
+		Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(d.next())}), 24), Group: g.Name,
+		AS: pick(d, []uint32{2}, []uint32{2, 65002, 4200000000}), Limit: 1 + d.IntN(10000),
+		ForgetAfter: time.Duration(1+d.IntN(80000)) * time.Second, Settings: g.Settings,
+	}
+	if g.Settings.AS == c.Router.AS {
+		e.AS = []uint32{c.Router.AS}
+	}
+	s := &e.Settings
+	s.AS, s.Group = 0, g.Name
+	if s.Families == nil {
+		s.Families, s.Import, s.Export = []Family{IPv4}, None, None
+	}
+	return e
+}
+
+func (d *dice) neighbor(c *Config) Neighbor {
+	m := d.next()
+	n := Neighbor{
+		Name:        fmt.Sprintf("n%d", m),
+		Description: pick(d, "", "plain", "$5", "'", `"`, "a: b # c", "null", "1e3", "- x", "é ☃", "~", "0x10", "{", "*a", "&a", "!t", "%", "@", "`", "|", ">", "=", "<<", " padded "),
+		Disabled:    d.yes(), Passive: d.yes(), NextHopSelf: d.yes(), Multihop: true,
+		Address:      netip.AddrFrom4([4]byte{13, 0, byte(m), 1}),
+		AS:           pick(d, uint32(2), 65002, 4200000000),
+		HoldTime:     pick(d, 0, time.Duration(3+d.IntN(60000))*time.Second),
+		ConnectRetry: time.Duration(1+d.IntN(60000)) * time.Second,
+		Families:     pick(d, []Family{IPv4}, []Family{IPv6}, []Family{IPv4, IPv6}),
+		Import:       pick(d, All, None), Export: pick(d, All, None),
+		GracefulRestart: pick(d, DefaultGracefulRestart, GracefulRestart{
+			Mode: GracefulHelper, RestartTime: time.Duration(1+d.IntN(4095)) * time.Second,
+			StaleTime: time.Duration(1+d.IntN(60000)) * time.Second, LongLived: time.Duration(d.IntN(1<<24)) * time.Second,
+		}, GracefulRestart{Mode: GracefulOff, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second}),
+	}
+	if d.yes() {
+		n.LocalAddress = netip.MustParseAddr("203.0.113.1")
+	}
+	if d.IntN(3) == 0 {
+		n.AS, n.RouteReflectorClient = c.Router.AS, d.yes()
+	}
+	return n
 }

@@ -1,5 +1,7 @@
 package config
 
+import "slices"
+
 // A section is a mapping of the file: its name in messages, and the keys that it may have.
 type section struct {
 	name string
@@ -47,7 +49,6 @@ const (
 	laterTap     = "connect by memif or wireguard"
 	laterBFD     = "a dead neighbor is found by its hold-time: remove it"
 	laterPolicy  = "use all or none"
-	laterGroup   = "write the settings of each neighbor"
 	laterSession = "remove it"
 	laterROA     = "routes are not validated: remove it"
 	laterService = "the router offers its control socket only: remove it"
@@ -130,7 +131,8 @@ var (
 		{name: "cluster-id"},
 		{name: "deferral"},
 		{name: "neighbors"},
-		{name: "groups", later: laterGroup},
+		{name: "groups"},
+		{name: "dynamic"},
 	}}
 	redistributeSection = &section{"bgp.redistribute", []key{{name: "connected"}, {name: "static"}, {name: "learned"}}}
 	neighborSection     = &section{"a neighbor", []key{
@@ -154,15 +156,17 @@ var (
 		{name: "max-prefix", later: laterSession},
 		{name: "add-path", later: laterSession},
 		{name: "graceful-restart"},
-		{name: "group", later: laterGroup, refers: refersTo("bgp/groups", "group")},
+		{name: "group"},
 		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
 		{name: "password", never: "TCP-MD5 (RFC 2385) does not exist in VPP's TCP, which carries the sessions: remove it, and protect the session by its wireguard link"},
 	}}
 	gracefulSection = &section{"graceful-restart", []key{{name: "mode"}, {name: "restart-time"}, {name: "stale-time"}, {name: "long-lived"}}}
+	dynamicSection  = &section{"a dynamic neighbor", []key{{name: "prefix"}, {name: "group"}, {name: "as"}, {name: "limit"}, {name: "forget-after"}}}
 	controlSection  = &section{"control", []key{
 		{name: "socket"},
 		{name: "bird-socket", later: laterService},
-		{name: "grpc", later: laterService},
+		{name: "grpc"},
+		{name: "grpc-public"},
 	}}
 	logSection = &section{"log", []key{{name: "level"}, {name: "format"}}}
 )
@@ -170,5 +174,10 @@ var (
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
 	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
-	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, controlSection, logSection,
+	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, dynamicSection, controlSection, logSection,
 }
+
+// groupSection are the keys of a neighbour that many can share.
+var groupSection = &section{"a group", slices.DeleteFunc(slices.Clone(neighborSection.keys), func(k key) bool {
+	return slices.Contains([]string{"name", "description", "address", "interface", "group"}, k.name)
+})}

@@ -26,13 +26,15 @@ var inSection = map[*section]string{
 	redistributeSection: "bgp:\n  redistribute:\n    %s\n",
 	neighborSection:     "bgp:\n  neighbors:\n    - %s\n",
 	gracefulSection:     "bgp:\n  neighbors:\n    - graceful-restart:\n        %s\n",
+	dynamicSection:      "bgp:\n  dynamic:\n    - %s\n",
+	groupSection:        "bgp:\n  groups:\n    g:\n      %s\n",
 	controlSection:      "control:\n  %s\n",
 	logSection:          "log:\n  %s\n",
 }
 
 // No key is ignored: nonsense as its value is an error at that value, and a key of a feature to come is an error itself.
 func TestEveryKeyIsDecoded(t *testing.T) {
-	for _, s := range sections {
+	for _, s := range append(slices.Clone(sections), groupSection) {
 		for _, k := range s.keys {
 			t.Run(s.name+" "+k.name, func(t *testing.T) {
 				text := fmt.Sprintf(inSection[s], k.name+": [[[nonsense]]]")
