@@ -89,6 +89,7 @@ type Config struct {
 	RouterID    netip.Addr // an IPv4 address (RFC 6286: any value but 0)
 	ClusterID   netip.Addr // of a route reflector (RFC 4456 §7), an IPv4 address; invalid: the router id
 	Neighbors   []Neighbor
+	Dynamic     []Dynamic
 	Multipath   int           // most next hops of a route; 0 and 1 mean one
 	EBGPDefault Policy        // of an eBGP neighbour that has no import or export: PolicyNone is RFC 8212; PolicyDefault means all
 	Deferral    time.Duration // the longest wait for the neighbours' first routes before Feed.Complete; 0 means DefaultDeferral
@@ -107,6 +108,8 @@ type Neighbor struct {
 	Families     []Family      // none means the family of Address
 	Passive      bool          // wait for the neighbour to connect
 	Disabled     bool          // administratively down from the start
+	Group        string        // for people: whose settings these are
+	Dynamic      bool          // it came by itself; only the speaker sets this
 
 	Graceful             GracefulRestart
 	NextHopSelf          bool // towards an iBGP neighbour: routes learned by eBGP get our address as next hop
@@ -126,6 +129,8 @@ var (
 	ErrNeedsRestart = errors.New("needs a restart")
 	// ErrNoNeighbor is in the error for a name that no neighbour has.
 	ErrNoNeighbor = errors.New("no such neighbor")
+	// ErrExists is in the error for a neighbour that there is already.
+	ErrExists = errors.New("exists already")
 )
 
 // Feed takes the best paths; *fib.Feed is one. Its methods must not block for long.
@@ -178,6 +183,12 @@ func (c Config) check() (Config, error) {
 			fail("neighbor %s: address %s is used twice", n.Name, n.Address)
 		}
 		names[n.Name], addrs[n.Address] = true, true
+	}
+	c.Dynamic = slices.Clone(c.Dynamic)
+	for i := range c.Dynamic {
+		if err := c.Dynamic[i].normalize(); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	return c, errors.Join(errs...)
 }

@@ -44,6 +44,13 @@ func (s *Speaker) Originate(origins []Origin) error {
 	return nil
 }
 
+// originated reports whether we announce a prefix as our own.
+func (s *Speaker) originated(p netip.Prefix) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.origins[Origin{Prefix: p}]
+}
+
 func changeOrigins(gobgp *server.BgpServer, fresh, gone []Origin) error {
 	paths := func(origins []Origin) ([]*apiutil.Path, error) {
 		var l []*apiutil.Path

@@ -69,6 +69,7 @@ func policies(c *Config, ids map[netip.Addr]netip.Addr) *api.SetPoliciesRequest 
 	var in, out policySet
 	in.add("import-none", importNone, &api.Conditions{}, reject())
 	out.add("export-none", exportNone, &api.Conditions{}, reject())
+	addOwnNextHop(&out, c, ids)
 	// What was learned by iBGP keeps its next hop even towards such a neighbour: a route reflector does not change it (RFC 4456
 	// §10).
 	out.add("next-hop-self", self, &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_EXTERNAL},
