@@ -25,7 +25,7 @@ import (
 // ErrExists, or tell what is wrong with the neighbour.
 type Management interface {
 	AddNeighbor(Neighbor) error     // a zero field is one that nobody has set; the name may be missing
-	ReplaceNeighbor(Neighbor) error // the one by that name
+	ReplaceNeighbor(Neighbor) error // the one by that name; what the API has no word for stays
 	DeleteNeighbor(name string) error
 }
 
@@ -309,9 +309,8 @@ func (g *gateway) UpdatePeer(_ context.Context, r *api.UpdatePeerRequest) (*api.
 	if err != nil {
 		return nil, err
 	}
-	// What the API has no word for stays.
 	old := p.config()
-	n.Name, n.Interface, n.NextHopSelf, n.Import, n.Export = old.Name, old.Interface, old.NextHopSelf, old.Import, old.Export
+	n.Name, n.Interface = old.Name, old.Interface
 	if n.AS == 0 {
 		n.AS = old.AS
 	}

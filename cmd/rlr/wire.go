@@ -166,6 +166,13 @@ func bgpConfig(cfg *config.Config) bgp.Config {
 	for _, n := range cfg.BGP.Neighbors {
 		out.Neighbors = append(out.Neighbors, neighborConfig(cfg, n))
 	}
+	for _, e := range cfg.BGP.Dynamic {
+		n := e.Settings
+		n.Address = e.Prefix.Addr() // where such a neighbour is, is where its prefix is
+		out.Dynamic = append(out.Dynamic, bgp.Dynamic{
+			Prefix: e.Prefix, AS: e.AS, Limit: e.Limit, ForgetAfter: e.ForgetAfter, Neighbor: neighborConfig(cfg, n),
+		})
+	}
 	return out
 }
 
@@ -174,7 +181,7 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 		Name: n.Name, Address: n.Address, Interface: n.Interface, AS: n.AS, LocalAddress: n.LocalAddress,
 		HoldTime: n.HoldTime, ConnectRetry: n.ConnectRetry, Passive: n.Passive, Disabled: n.Disabled,
 		NextHopSelf: n.NextHopSelf, RouteReflectorClient: n.RouteReflectorClient, Multihop: n.Multihop,
-		Import: bgpPolicy(n.Import), Export: bgpPolicy(n.Export),
+		Import: bgpPolicy(n.Import), Export: bgpPolicy(n.Export), Group: n.Group,
 		Graceful: bgp.GracefulRestart{
 			Mode: gracefulMode(n.GracefulRestart.Mode), RestartTime: n.GracefulRestart.RestartTime,
 			StaleTime: n.GracefulRestart.StaleTime, LongLived: n.GracefulRestart.LongLived,

@@ -6,7 +6,7 @@ import (
 )
 
 // reservedNames are what `show protocols` calls the other sources of routes.
-var reservedNames = []string{"all", "direct", "static", "bgp", "learned"}
+var reservedNames = []string{"all", "direct", "static", "bgp", "learned", "grpc"}
 
 func (d *decoder) checkBGP(c *Config, own map[netip.Addr]string) {
 	b := &c.BGP

@@ -23,16 +23,44 @@ type Edit struct {
 	name string     // its value in this one
 }
 
-// Setting is a key of an entry and its value: a bool, a number, a string, or a list of strings.
+// Setting is a key of an entry and its value: a bool, a number, a string, a list of strings, or a YAML.
 type Setting struct {
 	Key   string
 	Value any
 }
 
+// YAML is the value of a Setting as it would be written in the file.
+type YAML string
+
 // AddNeighbor adds an entry to bgp.neighbors.
 func AddNeighbor(name string, settings []Setting) (Edit, error) {
 	item, err := entry(append([]Setting{{"name", name}}, settings...))
 	return Edit{list: []string{"bgp", "neighbors"}, item: item, key: "name", name: name}, err
+}
+
+// ChangeNeighbor adds a neighbour as a configuration has it, but for some settings; the deletion of the one that there is must
+// come before it.
+func ChangeNeighbor(c *Config, name string, settings []Setting) (Edit, error) {
+	e, err := AddNeighbor(name, settings)
+	if old, ok := e.Of(c).(Neighbor); ok && err == nil {
+		item := old.member(c.BGP.Groups).flow()
+		for i := 0; i < len(e.item.Content); i += 2 {
+			item.replace(e.item.Content[i].Value, e.item.Content[i+1])
+		}
+		e.item = item.node
+	}
+	return e, err
+}
+
+// replace sets a key that may be there.
+func (b *block) replace(key string, v *yaml.Node) {
+	for i := 0; i < len(b.node.Content); i += 2 {
+		if b.node.Content[i].Value == key {
+			b.node.Content[i+1] = v
+			return
+		}
+	}
+	b.put(key, v)
 }
 
 // DeleteNeighbor deletes the neighbour of that name.
@@ -53,6 +81,46 @@ func DeleteStatic(prefix string) Edit {
 // Deletes reports whether the edit deletes an entry, and not adds one.
 func (e Edit) Deletes() bool { return e.item == nil }
 
+// Same reports whether two edits are about the same entry.
+func (e Edit) Same(o Edit) bool { return e.key == o.key && e.name == o.name }
+
+// Deletion is the edit that deletes the entry that this one is about.
+func (e Edit) Deletion() Edit {
+	e.item = nil
+	return e
+}
+
+// Neighbor is the name of the neighbour that the edit is about, or "".
+func (e Edit) Neighbor() string {
+	if e.key == "name" {
+		return e.name
+	}
+	return ""
+}
+
+// Static is the prefix of the static route that the edit is about, or "".
+func (e Edit) Static() string {
+	if e.key == "prefix" {
+		return e.name
+	}
+	return ""
+}
+
+// Of returns the entry that the edit is about, in a configuration: a Neighbor or a Static; nil if it is not there.
+func (e Edit) Of(c *Config) any {
+	for _, n := range c.BGP.Neighbors {
+		if n.Name == e.Neighbor() {
+			return n
+		}
+	}
+	for _, s := range c.Static {
+		if s.Prefix.String() == e.Static() {
+			return s
+		}
+	}
+	return nil
+}
+
 // ErrNoEntry is in the error for an entry that is not there.
 var ErrNoEntry = errors.New("not in the configuration")
 
@@ -68,6 +136,12 @@ func entry(settings []Setting) (*yaml.Node, error) {
 			return nil, fmt.Errorf("%s has no value", s.Key)
 		case string:
 			b.put(s.Key, escaped(v))
+		case YAML:
+			doc, err := next(yaml.NewDecoder(strings.NewReader(string(v))))
+			if err != nil || len(doc.Content) != 1 {
+				return nil, fmt.Errorf("%s: %q is not a value in YAML", s.Key, shorten(string(v)))
+			}
+			b.put(s.Key, inFlow(doc.Content[0]))
 		case []string:
 			list := &yaml.Node{Kind: sequenceNode, Style: yaml.FlowStyle}
 			for _, w := range v {
@@ -85,11 +159,11 @@ func entry(settings []Setting) (*yaml.Node, error) {
 	return b.node, nil
 }
 
+// inFlow makes a value fit on the entry's line.
 func inFlow(n *yaml.Node) *yaml.Node {
+	n.HeadComment, n.LineComment, n.FootComment = "", "", ""
 	if n.Kind != scalarNode {
 		n.Style = yaml.FlowStyle
-	} else if n.Tag == "!!str" {
-		n.Value = strings.ReplaceAll(n.Value, "$", "$$")
 	}
 	for _, c := range n.Content {
 		inFlow(c)

@@ -84,6 +84,32 @@ func TestEdit(t *testing.T) {
 	}
 }
 
+// A neighbour that is changed keeps what is not changed of it.
+func TestChangeNeighbor(t *testing.T) {
+	text := editHead + "bgp:\n  groups: {g: {hold-time: 30s, multihop: true, passive: true}}\n  neighbors:\n    - {name: bob, description: \"$$5\", address: 192.0.2.2, as: 65002, group: g, graceful-restart: helper}\n"
+	before, err := Parse("r.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	add, err := ChangeNeighbor(before, "bob", []Setting{{"passive", false}, {"as", uint64(65003)}, {"hold-time", "1m0s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := DeleteNeighbor("bob").Revise("r.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, err := add.Revise("r.yaml", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := before.BGP.Neighbors[0]
+	want.Passive, want.AS, want.HoldTime = false, 65003, time.Minute
+	if got := after.BGP.Neighbors[0]; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 // What is refused changes nothing, and says why.
 func TestEditRefused(t *testing.T) {
 	for _, c := range []struct {

@@ -116,6 +116,9 @@ func (d *decoder) dynamicAS(v value) (all []uint32) {
 
 // checkGroups finishes what a group can know of itself.
 func (d *decoder) checkGroups(c *Config) {
+	if c.Control.GRPC != "" && !d.has("router/as") {
+		d.errorPath("control/grpc", "GoBGP's API is about BGP, which needs our AS number; write router: {as: NUMBER}")
+	}
 	for i := range c.BGP.Groups {
 		if s := &c.BGP.Groups[i].Settings; s.AS == asInternal {
 			s.AS = c.Router.AS

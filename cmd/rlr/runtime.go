@@ -1,0 +1,383 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"rlr/bgp"
+	"rlr/internal/config"
+	"rlr/internal/ctl"
+)
+
+// This file is what commands and GoBGP's API change of a running router. Each change is an edit of the configuration's text:
+// the router's configuration is always that of its file with these edits made in it, so a change is checked, applied and
+// reloaded as if it had been written down, and saving it is to make the same edit in the file.
+
+// overlay makes a router's configuration of its file. Its value is never modified.
+type overlay struct {
+	path string
+	base []byte        // the file's text, as it was read last
+	text []byte        // with the edits
+	gone []config.Edit // deletions of the file's entries
+	adds []config.Edit // entries that the file has not, or has otherwise
+}
+
+func (o *overlay) hasNeighbor(name string) bool {
+	return slices.ContainsFunc(o.adds, func(e config.Edit) bool { return e.Neighbor() == name })
+}
+
+func (o *overlay) hasStatic(prefix string) bool {
+	return slices.ContainsFunc(o.adds, func(e config.Edit) bool { return e.Static() == prefix })
+}
+
+func remove(edits []config.Edit, e config.Edit) []config.Edit {
+	return slices.DeleteFunc(slices.Clone(edits), e.Same)
+}
+
+// on makes the edits in another text of the file. One that the file has now is made no more.
+func (o overlay) on(base []byte) (overlay, *config.Config, error) {
+	cfg, err := parseConfig(o.path, base)
+	if err != nil {
+		return o, nil, err
+	}
+	next := overlay{path: o.path, base: base, text: base}
+	revise := func(e config.Edit) error {
+		text, revised, err := e.Revise(o.path, next.text, config.WithLinksDir(ctl.LinksDir()))
+		if err == nil {
+			next.text, cfg = text, revised
+		}
+		return err
+	}
+	for _, e := range o.gone {
+		if e.Of(cfg) == nil {
+			continue
+		}
+		if err := revise(e); err != nil {
+			return o, nil, fmt.Errorf("with what was deleted by a command: %w", err)
+		}
+		next.gone = append(next.gone, e)
+	}
+	for _, e := range o.adds {
+		if there := e.Of(cfg); there != nil {
+			with := next
+			if err := revise(e.Deletion()); err == nil {
+				err = revise(e)
+			}
+			if err != nil || !reflect.DeepEqual(e.Of(cfg), there) {
+				return o, nil, fmt.Errorf("%s was added by a command, and is in the file now with other settings: delete one of them, here by `%s`", subject(e), undo(e))
+			}
+			next = with
+			if cfg, err = parseConfig(o.path, next.text); err != nil {
+				return o, nil, err
+			}
+			continue
+		}
+		if err := revise(e); err != nil {
+			return o, nil, fmt.Errorf("with what was added by a command: %w: delete it by `%s`", err, undo(e))
+		}
+		next.adds = append(next.adds, e)
+	}
+	return next, cfg, nil
+}
+
+// with makes one more edit.
+func (o overlay) with(e config.Edit) (overlay, *config.Config, error) {
+	text, cfg, err := e.Revise(o.path, o.text, config.WithLinksDir(ctl.LinksDir()))
+	if err != nil {
+		return o, nil, err
+	}
+	next := o
+	next.text = text
+	switch {
+	case !e.Deletes():
+		next.adds = append(slices.Clone(o.adds), e)
+	case slices.ContainsFunc(o.adds, e.Same):
+		next.adds = remove(o.adds, e)
+	default:
+		next.gone = append(slices.Clone(o.gone), e)
+	}
+	return next, cfg, nil
+}
+
+func subject(e config.Edit) string {
+	if name := e.Neighbor(); name != "" {
+		return "neighbor " + name
+	}
+	return "the static route to " + e.Static()
+}
+
+func undo(e config.Edit) string {
+	if name := e.Neighbor(); name != "" {
+		return "rlr neighbor del " + name
+	}
+	return "rlr route del " + e.Static()
+}
+
+// change makes edits in order, and in the file too where they are to be saved. What fails changes nothing, there and here.
+func (r *router) change(save bool, edits ...config.Edit) ([]string, error) {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
+	old, oldConfig := *r.overlay.Load(), r.config.Load()
+	next, cfg := old, oldConfig
+	for _, e := range edits {
+		var err error
+		if there := e.Of(cfg); !e.Deletes() && there != nil {
+			if !save || !slices.ContainsFunc(next.adds, e.Same) { // the same again, to be saved this time, is fine
+				return nil, fmt.Errorf("%s %w", subject(e), bgp.ErrExists)
+			}
+			if next, cfg, err = next.with(e.Deletion()); err != nil {
+				return nil, err
+			}
+		}
+		switch next, cfg, err = next.with(e); {
+		case errors.Is(err, config.ErrNoEntry) && save: // it may still be in the file
+			cfg = oldConfig
+		case err != nil:
+			return nil, err
+		}
+	}
+	undo := func() error { return nil }
+	if save {
+		var err error
+		if next, cfg, undo, err = r.save(next, edits); err != nil {
+			return nil, err
+		}
+	}
+	changes, err := r.become(next, cfg)
+	if err == nil {
+		return changes, nil
+	}
+	_, back := r.become(old, oldConfig)
+	return nil, errors.Join(err, undo(), back)
+}
+
+// save makes edits in the configuration file, and moves them from an overlay into its base.
+func (r *router) save(ov overlay, edits []config.Edit) (next overlay, cfg *config.Config, undo func() error, err error) {
+	before, err := config.Read(r.path)
+	if err != nil {
+		return ov, nil, nil, err
+	}
+	revise := func(text []byte) ([]byte, int, error) {
+		made := 0
+		for _, e := range edits {
+			if !e.Deletes() && slices.ContainsFunc(ov.gone, e.Same) { // it is still there under that name
+				if text, _, err = e.Deletion().Revise(r.path, text, config.WithLinksDir(ctl.LinksDir())); err != nil && !errors.Is(err, config.ErrNoEntry) {
+					return nil, 0, err
+				}
+			}
+			revised, _, err := e.Revise(r.path, text, config.WithLinksDir(ctl.LinksDir()))
+			if e.Deletes() && errors.Is(err, config.ErrNoEntry) {
+				continue
+			}
+			if err != nil {
+				return nil, 0, err
+			}
+			text = revised
+			made++
+		}
+		return text, made, nil
+	}
+	after, made, err := revise(before)
+	if err != nil {
+		return ov, nil, nil, fmt.Errorf("nothing was changed: %w", err)
+	}
+	base, _, err := revise(ov.base)
+	if err != nil {
+		return ov, nil, nil, fmt.Errorf("nothing was changed: %w", err)
+	}
+	moved := ov
+	for _, e := range edits {
+		moved.adds, moved.gone = remove(moved.adds, e), remove(moved.gone, e)
+	}
+	if next, cfg, err = moved.on(base); err != nil {
+		return ov, nil, nil, fmt.Errorf("nothing was changed: %w", err)
+	}
+	if made == 0 {
+		if reflect.DeepEqual(r.config.Load(), cfg) {
+			return ov, nil, nil, fmt.Errorf("%s: %w", subject(edits[0]), config.ErrNoEntry)
+		}
+		return next, cfg, func() error { return nil }, nil
+	}
+	if err := replaceFile(r.path, before, after); err != nil {
+		return ov, nil, nil, fmt.Errorf("nothing was changed: %w; without --save it lasts until the router restarts", err)
+	}
+	return next, cfg, func() error { return replaceFile(r.path, after, before) }, nil
+}
+
+// --- commands
+
+func (r *router) neighborAction(_ context.Context, req ctl.NeighborRequest) (ctl.Done, error) {
+	if r.speaker == nil {
+		return ctl.Done{}, ctl.NotFound("this router speaks no BGP: router.as is not set")
+	}
+	var err error
+	done := ""
+	switch req.Action {
+	case ctl.NeighborAdd:
+		return r.addNeighbor(req)
+	case ctl.NeighborDel:
+		return r.delNeighbor(req)
+	case ctl.NeighborEnable:
+		err, done = r.speaker.Enable(req.Name), "enabled"
+	case ctl.NeighborDisable:
+		err, done = r.speaker.Disable(req.Name, req.Message), "disabled"
+	case ctl.NeighborReset:
+		how := bgp.ResetHard
+		done = "reset"
+		switch {
+		case !req.Soft:
+		case req.Direction == ctl.DirectionIn:
+			how, done = bgp.ResetSoftIn, "asked for its routes again"
+		case req.Direction == ctl.DirectionOut:
+			how, done = bgp.ResetSoftOut, "told our routes again"
+		case req.Direction == "":
+			how, done = bgp.ResetSoft, "asked for its routes and told ours again"
+		default:
+			return ctl.Done{}, ctl.BadRequest("soft reset %q: use in or out, or neither for both", req.Direction)
+		}
+		err = r.speaker.Reset(req.Name, how)
+	default:
+		return ctl.Done{}, ctl.BadRequest("neighbor action %q: use add, del, enable, disable or reset", req.Action)
+	}
+	if err != nil {
+		return ctl.Done{}, neighborError(err)
+	}
+	return ctl.Done{Message: "neighbor " + req.Name + " " + done}, nil
+}
+
+// addNeighbor is `rlr neighbor add`.
+func (r *router) addNeighbor(req ctl.NeighborRequest) (ctl.Done, error) {
+	var settings []config.Setting
+	name, place := req.Name, ""
+	for _, s := range req.Settings {
+		v, err := settingValue(s)
+		if err != nil {
+			return ctl.Done{}, err
+		}
+		if text, ok := v.(string); ok && (s.Key == "address" || s.Key == "interface" && place == "") {
+			place = text
+		}
+		settings = append(settings, config.Setting{Key: s.Key, Value: v})
+	}
+	if name == "" {
+		name = nameOf(place)
+	}
+	return r.changeNeighbor(req.Save, name, settings)
+}
+
+func (r *router) changeNeighbor(save bool, name string, settings []config.Setting) (ctl.Done, error) {
+	e, err := config.AddNeighbor(name, settings)
+	if err != nil {
+		return ctl.Done{}, ctl.BadRequest("%v", err)
+	}
+	return r.done("neighbor "+name+" added", save, e)
+}
+
+// done makes edits and says so.
+func (r *router) done(what string, save bool, edits ...config.Edit) (ctl.Done, error) {
+	changes, err := r.change(save, edits...)
+	if err != nil {
+		return ctl.Done{}, changeError(err)
+	}
+	if save {
+		what += ", and saved in " + r.path
+	} else {
+		what += ", until the router restarts"
+	}
+	r.log.WithField("changes", strings.Join(changes, ", ")).Info("configuration changed by a command")
+	return ctl.Done{Message: what}, nil
+}
+
+func changeError(err error) error {
+	var known *ctl.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, bgp.ErrExists):
+		return ctl.Exists("%v", err)
+	case errors.Is(err, config.ErrNoEntry):
+		return ctl.NotFound("%v: see `rlr show protocols` and `rlr show route protocol static`", err)
+	}
+	return ctl.BadRequest("%v", err)
+}
+
+// nameOf makes a name of an address or an interface, as names of neighbours are.
+func nameOf(place string) string {
+	const limit = 32
+	name := "n-" + strings.Map(func(c rune) rune {
+		if c == ':' || c == '%' {
+			return '-'
+		}
+		return c
+	}, place)
+	if len(name) > limit { // the beginnings of addresses are alike
+		name = "n-" + name[len(name)-limit+2:]
+	}
+	return name
+}
+
+func settingValue(s ctl.Setting) (any, error) {
+	switch v := s.Value.(type) {
+	case nil:
+		return config.YAML(s.YAML), nil
+	case float64: // JSON's only number
+		if v != float64(uint64(v)) {
+			return nil, ctl.BadRequest("%s: %v is no whole number", s.Key, v)
+		}
+		return uint64(v), nil
+	case []any:
+		var words []string
+		for _, w := range v {
+			words = append(words, fmt.Sprint(w))
+		}
+		return words, nil
+	default:
+		return v, nil
+	}
+}
+
+// delNeighbor is `rlr neighbor del`. A neighbour is found by its name or its address.
+func (r *router) delNeighbor(req ctl.NeighborRequest) (ctl.Done, error) {
+	name := req.Name
+	for _, s := range r.sessions() {
+		at := s.Address
+		if s.Interface != "" {
+			at += "%" + s.Interface
+		}
+		if s.Name == name || s.Address == name || at == name {
+			if s.Dynamic {
+				return ctl.Done{}, ctl.BadRequest("neighbor %s is a dynamic one, and forgotten after the end of its session: use `rlr neighbor disable %s`, or change bgp.dynamic", s.Name, s.Name)
+			}
+			name = s.Name
+			break
+		}
+	}
+	return r.done("neighbor "+name+" deleted", req.Save, config.DeleteNeighbor(name))
+}
+
+// routeAction is `rlr route`.
+func (r *router) routeAction(_ context.Context, req ctl.RouteRequest) (ctl.Done, error) {
+	switch p := req.Prefix.Masked(); {
+	case !p.IsValid():
+		return ctl.Done{}, ctl.BadRequest("route: no prefix")
+	case req.Action == ctl.RouteDel:
+		return r.done("route to "+p.String()+" deleted", req.Save, config.DeleteStatic(p.String()))
+	case req.Action != ctl.RouteAdd:
+		return ctl.Done{}, ctl.BadRequest("route action %q: use add or del", req.Action)
+	case (req.Kind == "") == (len(req.Via) == 0):
+		return ctl.Done{}, ctl.BadRequest("route to %s: give it next hops, or one of blackhole, unreachable and prohibit", p)
+	default:
+		s := config.Static{Prefix: p, Action: config.Forward}
+		if req.Kind != "" {
+			s.Action = config.Action(req.Kind)
+		}
+		for _, h := range req.Via {
+			s.Via = append(s.Via, config.NextHop{Address: h.Address, Interface: h.Interface, Weight: max(h.Weight, 1)})
+		}
+		return r.done("route to "+p.String()+" added", req.Save, config.AddStatic(s))
+	}
+}
