@@ -15,10 +15,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestGoBGP plays testdata/gobgp with the stock gobgp command, of the version that the router is built with.
+// TestGoBGP plays testdata/gobgp with the stock gobgp command, of the version that the router is built with, on both
+// dataplanes.
 func TestGoBGP(t *testing.T) {
 	command := installGoBGP(t)
-	watchers := &watchers{t: t, all: map[string]*watcher{}}
+	watchers := &watchers{all: map[string]*watcher{}}
 	cmds := scriptCommands()
 	cmds["gobgp"] = func(ts *testscript.TestScript, neg bool, args []string) {
 		err := ts.Exec(command, append([]string{"--target", apiTarget(ts)}, args...)...)
@@ -28,7 +29,7 @@ func TestGoBGP(t *testing.T) {
 	}
 	cmds["monitor"] = watchers.monitor(command)
 	cmds["seen"] = watchers.seen
-	testscript.Run(t, testscript.Params{Dir: "testdata/gobgp", Setup: ownRuntime, Cmds: cmds})
+	onBoth(t, testscript.Params{Dir: "testdata/gobgp", Cmds: cmds})
 }
 
 func apiTarget(ts *testscript.TestScript) string {
@@ -64,10 +65,7 @@ func installGoBGP(t *testing.T) string {
 }
 
 // watchers are gobgp monitors that run beside the script.
-type watchers struct {
-	t   *testing.T
-	all map[string]*watcher
-}
+type watchers struct{ all map[string]*watcher }
 
 type watcher struct {
 	mu   sync.Mutex
