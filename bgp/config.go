@@ -129,7 +129,9 @@ var (
 	ErrNeedsRestart = errors.New("needs a restart")
 	// ErrNoNeighbor is in the error for a name that no neighbour has.
 	ErrNoNeighbor = errors.New("no such neighbor")
-	// ErrExists is in the error for a neighbour that there is already.
+	// ErrNoEntry is in the error for a group, or an entry for dynamic neighbours, that there is none of.
+	ErrNoEntry = errors.New("no such entry")
+	// ErrExists is in the error for what there is already.
 	ErrExists = errors.New("exists already")
 )
 

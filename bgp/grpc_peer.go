@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"time"
@@ -76,4 +77,63 @@ func (g *gateway) neighborOf(m *api.Peer) (Neighbor, error) {
 		}
 	}
 	return n, nil
+}
+
+// settingsOf reads a group of GoBGP's API, whose settings are a neighbour's.
+func (g *gateway) settingsOf(m *api.PeerGroup) (name string, settings Neighbor, err error) {
+	c := m.GetConf()
+	settings, err = g.neighborOf(&api.Peer{
+		ApplyPolicy: m.GetApplyPolicy(), EbgpMultihop: m.GetEbgpMultihop(), RouteReflector: m.GetRouteReflector(), Timers: m.GetTimers(),
+		Transport: m.GetTransport(), RouteServer: m.GetRouteServer(), AfiSafis: m.GetAfiSafis(), TtlSecurity: m.GetTtlSecurity(),
+		Conf: &api.PeerConf{
+			AuthPassword: c.GetAuthPassword(), LocalAsn: c.GetLocalAsn(), PeerAsn: c.GetPeerAsn(), RemovePrivate: c.GetRemovePrivate(),
+			RouteFlapDamping: c.GetRouteFlapDamping(), AllowOwnAsn: c.GetAllowOwnAsn(), ReplacePeerAsn: c.GetReplacePeerAsn(),
+		},
+	})
+	return c.GetPeerGroupName(), settings, err
+}
+
+func (g *gateway) AddPeerGroup(_ context.Context, r *api.AddPeerGroupRequest) (*api.AddPeerGroupResponse, error) {
+	name, settings, err := g.settingsOf(r.GetPeerGroup())
+	if err != nil {
+		return nil, err
+	}
+	return &api.AddPeerGroupResponse{}, code(g.manage.AddGroup(name, settings))
+}
+
+// UpdatePeerGroup replaces a group's settings, and so those of its neighbours.
+func (g *gateway) UpdatePeerGroup(_ context.Context, r *api.UpdatePeerGroupRequest) (*api.UpdatePeerGroupResponse, error) {
+	name, settings, err := g.settingsOf(r.GetPeerGroup())
+	if err != nil {
+		return nil, err
+	}
+	return &api.UpdatePeerGroupResponse{}, code(g.manage.ReplaceGroup(name, settings))
+}
+
+func (g *gateway) DeletePeerGroup(_ context.Context, r *api.DeletePeerGroupRequest) (*api.DeletePeerGroupResponse, error) {
+	return &api.DeletePeerGroupResponse{}, code(g.manage.DeleteGroup(r.GetName()))
+}
+
+func (g *gateway) AddDynamicNeighbor(_ context.Context, r *api.AddDynamicNeighborRequest) (*api.AddDynamicNeighborResponse, error) {
+	p, err := dynamicPrefix(r.GetDynamicNeighbor().GetPrefix())
+	if err != nil {
+		return nil, err
+	}
+	return &api.AddDynamicNeighborResponse{}, code(g.manage.AddDynamic(p, r.GetDynamicNeighbor().GetPeerGroup()))
+}
+
+func (g *gateway) DeleteDynamicNeighbor(_ context.Context, r *api.DeleteDynamicNeighborRequest) (*api.DeleteDynamicNeighborResponse, error) {
+	p, err := dynamicPrefix(r.GetPrefix())
+	if err != nil {
+		return nil, err
+	}
+	return &api.DeleteDynamicNeighborResponse{}, code(g.manage.DeleteDynamic(p))
+}
+
+func dynamicPrefix(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, status.Errorf(codes.InvalidArgument, "%q is no prefix", text)
+	}
+	return p, nil
 }

@@ -12,7 +12,6 @@ import (
 
 const (
 	whyGlobal = "the router starts and stops BGP itself: use rlr restart and rlr stop"
-	whyGroup  = "peer groups and the prefixes of dynamic neighbors are the configuration's (bgp.groups, bgp.dynamic): change it there, and run rlr reload"
 	whyPolicy = "policies are the configuration's, and are written anew with each change of it: change it there, and run rlr reload"
 	whyVRF    = "VRFs are the configuration's"
 	whyROA    = "route origin validation is the configuration's (roa): change it there, and run rlr reload"
@@ -33,26 +32,6 @@ func (refusing) StartBgp(context.Context, *api.StartBgpRequest) (*api.StartBgpRe
 
 func (refusing) StopBgp(context.Context, *api.StopBgpRequest) (*api.StopBgpResponse, error) {
 	return nil, refused("StopBgp", whyGlobal)
-}
-
-func (refusing) AddPeerGroup(context.Context, *api.AddPeerGroupRequest) (*api.AddPeerGroupResponse, error) {
-	return nil, refused("AddPeerGroup", whyGroup)
-}
-
-func (refusing) DeletePeerGroup(context.Context, *api.DeletePeerGroupRequest) (*api.DeletePeerGroupResponse, error) {
-	return nil, refused("DeletePeerGroup", whyGroup)
-}
-
-func (refusing) UpdatePeerGroup(context.Context, *api.UpdatePeerGroupRequest) (*api.UpdatePeerGroupResponse, error) {
-	return nil, refused("UpdatePeerGroup", whyGroup)
-}
-
-func (refusing) AddDynamicNeighbor(context.Context, *api.AddDynamicNeighborRequest) (*api.AddDynamicNeighborResponse, error) {
-	return nil, refused("AddDynamicNeighbor", whyGroup)
-}
-
-func (refusing) DeleteDynamicNeighbor(context.Context, *api.DeleteDynamicNeighborRequest) (*api.DeleteDynamicNeighborResponse, error) {
-	return nil, refused("DeleteDynamicNeighbor", whyGroup)
 }
 
 func (refusing) AddPolicy(context.Context, *api.AddPolicyRequest) (*api.AddPolicyResponse, error) {

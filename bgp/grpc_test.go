@@ -23,8 +23,9 @@ import (
 
 // owner is a Management of a speaker whose configuration is nobody else's.
 type owner struct {
-	mu sync.Mutex
-	s  *Speaker
+	mu    sync.Mutex
+	s     *Speaker
+	notes []string
 }
 
 func (o *owner) change(f func([]Neighbor) ([]Neighbor, error)) error {
@@ -65,8 +66,35 @@ func (o *owner) DeleteNeighbor(name string) error {
 	})
 }
 
+func (o *owner) AddGroup(name string, n Neighbor) error { return o.note("add group", name, n.HoldTime) }
+
+func (o *owner) ReplaceGroup(name string, n Neighbor) error {
+	return o.note("replace group", name, n.HoldTime)
+}
+
+func (o *owner) DeleteGroup(name string) error { return o.note("delete group", name) }
+
+func (o *owner) AddDynamic(p netip.Prefix, group string) error {
+	return o.note("add dynamic", p, group)
+}
+
+func (o *owner) DeleteDynamic(p netip.Prefix) error { return o.note("delete dynamic", p) }
+
+// note is for what only a configuration has.
+func (o *owner) note(what ...any) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.notes = append(o.notes, strings.TrimSpace(fmt.Sprintln(what...)))
+	return nil
+}
+
 // serveGRPC gives a client of a router's API. It ends before the router does.
 func serveGRPC(t *testing.T, r *testRouter) api.GoBgpServiceClient {
+	t.Helper()
+	return serveGRPCFor(t, r, &owner{s: r.Speaker})
+}
+
+func serveGRPCFor(t *testing.T, r *testRouter, o *owner) api.GoBgpServiceClient {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -75,7 +103,7 @@ func serveGRPC(t *testing.T, r *testRouter) api.GoBgpServiceClient {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.ServeGRPC(ctx, l, &owner{s: r.Speaker}) }()
+	go func() { done <- r.ServeGRPC(ctx, l, o) }()
 	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -283,6 +311,36 @@ func TestGRPCAdd(t *testing.T) {
 	r1.wantFeed()
 }
 
+// Groups and dynamic neighbours are the configuration's.
+func TestGRPCGroups(t *testing.T) {
+	r1, _, _ := twoSites(t, nil)
+	start(t, r1)
+	o := &owner{s: r1.Speaker}
+	client := serveGRPCFor(t, r1, o)
+	ctx := t.Context()
+	group := &api.PeerGroup{
+		Conf:   &api.PeerGroupConf{PeerGroupName: "g", PeerAsn: 65009},
+		Timers: &api.Timers{Config: &api.TimersConfig{HoldTime: 30}},
+	}
+	_, err1 := client.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: group})
+	_, err2 := client.UpdatePeerGroup(ctx, &api.UpdatePeerGroupRequest{PeerGroup: group})
+	_, err3 := client.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{DynamicNeighbor: &api.DynamicNeighbor{Prefix: "10.4.0.0/16", PeerGroup: "g"}})
+	_, err4 := client.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: "10.4.0.0/16", PeerGroup: "g"})
+	_, err5 := client.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: "g"})
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"add group g 30s", "replace group g 30s", "add dynamic 10.4.0.0/16 g", "delete dynamic 10.4.0.0/16", "delete group g"}
+	if !slices.Equal(o.notes, want) {
+		t.Errorf("asked for %q, want %q", o.notes, want)
+	}
+	group.Conf.AuthPassword = "secret"
+	_, err := client.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: group})
+	wantCode(t, err, codes.Unimplemented, "auth_password")
+	_, err = client.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{DynamicNeighbor: &api.DynamicNeighbor{Prefix: "10.4", PeerGroup: "g"}})
+	wantCode(t, err, codes.InvalidArgument, "no prefix")
+}
+
 // Routes of the API are announced, and forwarded by; the router's own are not touched.
 func TestGRPCRoutes(t *testing.T) {
 	injected := newRecorder()
@@ -359,7 +417,7 @@ func TestGRPCMethods(t *testing.T) {
 	passed := []string{"GetBgp", "ListVrf", "ListPolicy", "ListDefinedSet", "ListStatement", "ListPolicyAssignment", "ListRpki", "ListRpkiTable", "ListBmp"}
 	ours := []string{
 		"ListPeer", "AddPeer", "DeletePeer", "UpdatePeer", "ResetPeer", "ShutdownPeer", "EnablePeer", "DisablePeer", "WatchEvent",
-		"ListPeerGroup", "ListDynamicNeighbor", "AddPath", "AddPathStream", "DeletePath", "ListPath", "GetTable",
+		"ListPeerGroup", "AddPeerGroup", "UpdatePeerGroup", "DeletePeerGroup", "ListDynamicNeighbor", "AddDynamicNeighbor", "DeleteDynamicNeighbor", "AddPath", "AddPathStream", "DeletePath", "ListPath", "GetTable",
 	}
 	r1, _, _ := twoSites(t, nil)
 	start(t, r1)

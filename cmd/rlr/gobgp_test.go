@@ -8,11 +8,15 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // TestGoBGP plays testdata/gobgp with the stock gobgp command, of the version that the router is built with, on both
@@ -27,9 +31,56 @@ func TestGoBGP(t *testing.T) {
 			ts.Fatalf("gobgp %q: error %v", args, err)
 		}
 	}
+	cmds["api"] = callAPI
 	cmds["monitor"] = watchers.monitor(command)
 	cmds["seen"] = watchers.seen
 	onBoth(t, testscript.Params{Dir: "testdata/gobgp", Cmds: cmds})
+}
+
+// callAPI calls what the gobgp command has no words for: api [-fails PATTERN] METHOD ARG....
+func callAPI(ts *testscript.TestScript, neg bool, args []string) {
+	fails := ""
+	if len(args) > 1 && args[0] == "-fails" {
+		fails, args = args[1], args[2:]
+	}
+	if len(args) < 2 || neg {
+		ts.Fatalf("usage: api [-fails PATTERN] METHOD ARG...")
+	}
+	conn, err := grpc.NewClient(apiTarget(ts), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ts.Check(err)
+	defer conn.Close()
+	client := api.NewGoBgpServiceClient(conn)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	group := func() *api.PeerGroup {
+		as, err := strconv.ParseUint(args[2], 10, 32)
+		ts.Check(err)
+		hold, err := strconv.ParseUint(args[3], 10, 16)
+		ts.Check(err)
+		return &api.PeerGroup{
+			Conf:   &api.PeerGroupConf{PeerGroupName: args[1], PeerAsn: uint32(as)},
+			Timers: &api.Timers{Config: &api.TimersConfig{HoldTime: hold}},
+		}
+	}
+	switch args[0] {
+	case "add-group":
+		_, err = client.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: group()})
+	case "set-group":
+		_, err = client.UpdatePeerGroup(ctx, &api.UpdatePeerGroupRequest{PeerGroup: group()})
+	case "del-group":
+		_, err = client.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: args[1]})
+	case "add-dynamic":
+		_, err = client.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{DynamicNeighbor: &api.DynamicNeighbor{Prefix: args[1], PeerGroup: args[2]}})
+	case "del-dynamic":
+		_, err = client.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: args[1], PeerGroup: args[2]})
+	default:
+		ts.Fatalf("api: no method %q", args[0])
+	}
+	if fails == "" {
+		ts.Check(err)
+	} else if err == nil || !regexp.MustCompile(fails).MatchString(err.Error()) {
+		ts.Fatalf("api %q: error %v, want %q", args, err, fails)
+	}
 }
 
 func apiTarget(ts *testscript.TestScript) string {

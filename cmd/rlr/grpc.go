@@ -75,17 +75,46 @@ func (m management) ReplaceNeighbor(n bgp.Neighbor) error {
 	if err != nil {
 		return err
 	}
-	return m.change(config.DeleteNeighbor(n.Name), e)
+	return m.change(e)
 }
 
 func (m management) DeleteNeighbor(name string) error {
 	return m.change(config.DeleteNeighbor(name))
 }
 
+func (m management) AddGroup(name string, settings bgp.Neighbor) error {
+	e, err := config.AddGroup(name, neighborSettings(settings, false))
+	if err != nil {
+		return err
+	}
+	return m.change(e)
+}
+
+func (m management) ReplaceGroup(name string, settings bgp.Neighbor) error {
+	e, err := config.AddGroup(name, neighborSettings(settings, false))
+	if err != nil {
+		return err
+	}
+	if e.Of(m.r.config.Load()) == nil {
+		return fmt.Errorf("group %s: %w", name, bgp.ErrNoEntry)
+	}
+	return m.change(e.Instead())
+}
+
+func (m management) DeleteGroup(name string) error { return m.change(config.DeleteGroup(name)) }
+
+func (m management) AddDynamic(p netip.Prefix, group string) error {
+	return m.change(config.AddDynamic(p.String(), group))
+}
+
+func (m management) DeleteDynamic(p netip.Prefix) error {
+	return m.change(config.DeleteDynamic(p.String()))
+}
+
 func (m management) change(edits ...config.Edit) error {
 	_, err := m.r.change(false, edits...)
 	if errors.Is(err, config.ErrNoEntry) {
-		return fmt.Errorf("%w: %w", bgp.ErrNoNeighbor, err)
+		return fmt.Errorf("%w: %w", bgp.ErrNoEntry, err)
 	}
 	return err
 }

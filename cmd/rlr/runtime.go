@@ -46,7 +46,7 @@ func (o overlay) on(base []byte) (overlay, *config.Config, error) {
 	}
 	next := overlay{path: o.path, base: base, text: base}
 	revise := func(e config.Edit) error {
-		text, revised, err := e.Revise(o.path, next.text, config.WithLinksDir(ctl.LinksDir()))
+		text, revised, err := reviseConfig(o.path, next.text, e)
 		if err == nil {
 			next.text, cfg = text, revised
 		}
@@ -62,59 +62,72 @@ func (o overlay) on(base []byte) (overlay, *config.Config, error) {
 		next.gone = append(next.gone, e)
 	}
 	for _, e := range o.adds {
-		if there := e.Of(cfg); there != nil {
-			with := next
-			if err := revise(e.Deletion()); err == nil {
-				err = revise(e)
-			}
-			if err != nil || !reflect.DeepEqual(e.Of(cfg), there) {
-				return o, nil, fmt.Errorf("%s was added by a command, and is in the file now with other settings: delete one of them, here by `%s`", subject(e), undo(e))
-			}
-			next = with
-			if cfg, err = parseConfig(o.path, next.text); err != nil {
-				return o, nil, err
-			}
-			continue
+		there, before, was := e.Of(cfg), next, cfg
+		if there == nil {
+			e = e.Beside()
 		}
-		if err := revise(e); err != nil {
+		if err := revise(e.Instead()); err != nil {
 			return o, nil, fmt.Errorf("with what was added by a command: %w: delete it by `%s`", err, undo(e))
 		}
-		next.adds = append(next.adds, e)
+		switch {
+		case there == nil || e.Replaces():
+			next.adds = append(next.adds, e)
+		case reflect.DeepEqual(e.Of(cfg), there):
+			next, cfg = before, was // the file's own
+		default:
+			return o, nil, fmt.Errorf("%s was added by a command, and is in the file now with other settings: delete one of them, here by `%s`", subject(e), undo(e))
+		}
 	}
 	return next, cfg, nil
 }
 
 // with makes one more edit.
 func (o overlay) with(e config.Edit) (overlay, *config.Config, error) {
-	text, cfg, err := e.Revise(o.path, o.text, config.WithLinksDir(ctl.LinksDir()))
+	text, cfg, err := reviseConfig(o.path, o.text, e)
 	if err != nil {
 		return o, nil, err
 	}
 	next := o
 	next.text = text
-	switch {
-	case !e.Deletes():
-		next.adds = append(slices.Clone(o.adds), e)
-	case slices.ContainsFunc(o.adds, e.Same):
-		next.adds = remove(o.adds, e)
+	i := slices.IndexFunc(o.adds, e.Same)
+	switch hidden := slices.ContainsFunc(o.gone, e.Same); {
+	case e.Deletes():
+		if next.adds = remove(o.adds, e); i < 0 || o.adds[i].Replaces() {
+			next.gone = append(slices.Clone(o.gone), e)
+		}
+	case i >= 0 && !o.adds[i].Replaces():
+		next.adds = append(remove(o.adds, e), e.Beside())
+	case hidden:
+		next.adds, next.gone = append(slices.Clone(o.adds), e.Instead()), remove(o.gone, e)
 	default:
-		next.gone = append(slices.Clone(o.gone), e)
+		next.adds = append(remove(o.adds, e), e)
 	}
 	return next, cfg, nil
 }
 
-func subject(e config.Edit) string {
-	if name := e.Neighbor(); name != "" {
-		return "neighbor " + name
-	}
-	return "the static route to " + e.Static()
+func reviseConfig(path string, text []byte, e config.Edit) ([]byte, *config.Config, error) {
+	return e.Revise(path, text, config.WithLinksDir(ctl.LinksDir()))
 }
 
-func undo(e config.Edit) string {
-	if name := e.Neighbor(); name != "" {
-		return "rlr neighbor del " + name
+func subject(e config.Edit) string {
+	switch {
+	case e.Neighbor() != "":
+		return "neighbor " + e.Neighbor()
+	case e.Static() != "":
+		return "the static route to " + e.Static()
 	}
-	return "rlr route del " + e.Static()
+	return e.String()
+}
+
+// undo is the command that deletes an entry. There is none for groups and dynamic entries, which only GoBGP's API adds.
+func undo(e config.Edit) string {
+	switch {
+	case e.Neighbor() != "":
+		return "rlr neighbor del " + e.Neighbor()
+	case e.Static() != "":
+		return "rlr route del " + e.Static()
+	}
+	return "GoBGP's API, or rlr restart"
 }
 
 // change makes edits in order, and in the file too where they are to be saved. What fails changes nothing, there and here.
@@ -125,7 +138,7 @@ func (r *router) change(save bool, edits ...config.Edit) ([]string, error) {
 	next, cfg := old, oldConfig
 	for _, e := range edits {
 		var err error
-		if there := e.Of(cfg); !e.Deletes() && there != nil {
+		if !e.Deletes() && !e.Replaces() && e.Of(cfg) != nil {
 			if !save || !slices.ContainsFunc(next.adds, e.Same) { // the same again, to be saved this time, is fine
 				return nil, fmt.Errorf("%s %w", subject(e), bgp.ErrExists)
 			}
@@ -164,12 +177,10 @@ func (r *router) save(ov overlay, edits []config.Edit) (next overlay, cfg *confi
 	revise := func(text []byte) ([]byte, int, error) {
 		made := 0
 		for _, e := range edits {
-			if !e.Deletes() && slices.ContainsFunc(ov.gone, e.Same) { // it is still there under that name
-				if text, _, err = e.Deletion().Revise(r.path, text, config.WithLinksDir(ctl.LinksDir())); err != nil && !errors.Is(err, config.ErrNoEntry) {
-					return nil, 0, err
-				}
+			if i := slices.IndexFunc(ov.adds, e.Same); i >= 0 {
+				e = ov.adds[i] // which knows whether the file has it
 			}
-			revised, _, err := e.Revise(r.path, text, config.WithLinksDir(ctl.LinksDir()))
+			revised, _, err := reviseConfig(r.path, text, e)
 			if e.Deletes() && errors.Is(err, config.ErrNoEntry) {
 				continue
 			}

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -17,11 +15,24 @@ import (
 // comments and blank lines with it. yaml.v3 says where values are; it does not write them, because its encoder would format
 // the whole file anew.
 type Edit struct {
-	list []string   // the path of the list's keys
-	item *yaml.Node // what is added; nil: an entry goes
-	key  string     // by which entries of the list are told apart
-	name string     // its value in this one
+	kind    editKind
+	item    *yaml.Node // what is added; nil: an entry goes
+	name    string     // the entry's
+	instead bool       // an entry of that name goes first, if there is one
 }
+
+// editKind is where entries are.
+type editKind struct {
+	path string // of the list or mapping
+	key  string // by which entries of the list are told apart; "": it is a mapping
+}
+
+var (
+	editNeighbors = editKind{"bgp.neighbors", "name"}
+	editDynamic   = editKind{"bgp.dynamic", "prefix"}
+	editGroups    = editKind{"bgp.groups", ""}
+	editStatics   = editKind{"static", "prefix"}
+)
 
 // Setting is a key of an entry and its value: a bool, a number, a string, a list of strings, or a YAML.
 type Setting struct {
@@ -35,21 +46,20 @@ type YAML string
 // AddNeighbor adds an entry to bgp.neighbors.
 func AddNeighbor(name string, settings []Setting) (Edit, error) {
 	item, err := entry(append([]Setting{{"name", name}}, settings...))
-	return Edit{list: []string{"bgp", "neighbors"}, item: item, key: "name", name: name}, err
+	return Edit{kind: editNeighbors, item: item, name: name}, err
 }
 
-// ChangeNeighbor adds a neighbour as a configuration has it, but for some settings; the deletion of the one that there is must
-// come before it.
+// ChangeNeighbor puts a neighbour in the place of the one that a configuration has, as that is but for some settings.
 func ChangeNeighbor(c *Config, name string, settings []Setting) (Edit, error) {
 	e, err := AddNeighbor(name, settings)
-	if old, ok := e.Of(c).(Neighbor); ok && err == nil {
+	if old, ok := e.Of(c).(Neighbor); ok && err == nil { // else there is nothing to keep
 		item := old.member(c.BGP.Groups).flow()
 		for i := 0; i < len(e.item.Content); i += 2 {
 			item.replace(e.item.Content[i].Value, e.item.Content[i+1])
 		}
 		e.item = item.node
 	}
-	return e, err
+	return e.Instead(), err
 }
 
 // replace sets a key that may be there.
@@ -65,24 +75,42 @@ func (b *block) replace(key string, v *yaml.Node) {
 
 // DeleteNeighbor deletes the neighbour of that name.
 func DeleteNeighbor(name string) Edit {
-	return Edit{list: []string{"bgp", "neighbors"}, key: "name", name: name}
+	return Edit{kind: editNeighbors, name: name}
 }
 
 // AddStatic adds an entry to static.
 func AddStatic(s Static) Edit {
-	return Edit{list: []string{"static"}, item: s.block().flow().node, key: "prefix", name: s.Prefix.String()}
+	return Edit{kind: editStatics, item: s.block().flow().node, name: s.Prefix.String()}
 }
 
 // DeleteStatic deletes the static route to a prefix.
 func DeleteStatic(prefix string) Edit {
-	return Edit{list: []string{"static"}, key: "prefix", name: prefix}
+	return Edit{kind: editStatics, name: prefix}
 }
+
+// AddGroup adds an entry to bgp.groups.
+func AddGroup(name string, settings []Setting) (Edit, error) {
+	item, err := entry(settings)
+	return Edit{kind: editGroups, item: item, name: name}, err
+}
+
+// DeleteGroup deletes the group of that name.
+func DeleteGroup(name string) Edit { return Edit{kind: editGroups, name: name} }
+
+// AddDynamic adds an entry to bgp.dynamic.
+func AddDynamic(prefix, group string) Edit {
+	item := newBlock().flow().text("prefix", prefix).text("group", group).node
+	return Edit{kind: editDynamic, item: item, name: prefix}
+}
+
+// DeleteDynamic deletes the entry of a prefix.
+func DeleteDynamic(prefix string) Edit { return Edit{kind: editDynamic, name: prefix} }
 
 // Deletes reports whether the edit deletes an entry, and not adds one.
 func (e Edit) Deletes() bool { return e.item == nil }
 
 // Same reports whether two edits are about the same entry.
-func (e Edit) Same(o Edit) bool { return e.key == o.key && e.name == o.name }
+func (e Edit) Same(o Edit) bool { return e.kind == o.kind && e.name == o.name }
 
 // Deletion is the edit that deletes the entry that this one is about.
 func (e Edit) Deletion() Edit {
@@ -90,33 +118,50 @@ func (e Edit) Deletion() Edit {
 	return e
 }
 
-// Neighbor is the name of the neighbour that the edit is about, or "".
-func (e Edit) Neighbor() string {
-	if e.key == "name" {
-		return e.name
-	}
-	return ""
+// Instead is the edit that puts an entry in the place of one of that name, if there is one.
+func (e Edit) Instead() Edit {
+	e.instead = true
+	return e
 }
+
+// Beside is the edit that adds an entry where there is none of that name.
+func (e Edit) Beside() Edit {
+	e.instead = false
+	return e
+}
+
+// Replaces reports whether the edit is one of Instead.
+func (e Edit) Replaces() bool { return e.instead }
+
+// Neighbor is the name of the neighbour that the edit is about, or "".
+func (e Edit) Neighbor() string { return e.nameIn(editNeighbors) }
 
 // Static is the prefix of the static route that the edit is about, or "".
-func (e Edit) Static() string {
-	if e.key == "prefix" {
-		return e.name
+func (e Edit) Static() string { return e.nameIn(editStatics) }
+
+func (e Edit) nameIn(k editKind) string {
+	if e.kind != k {
+		return ""
 	}
-	return ""
+	return e.name
 }
 
-// Of returns the entry that the edit is about, in a configuration: a Neighbor or a Static; nil if it is not there.
+// Of returns the entry that the edit is about, in a configuration; nil if it is not there.
 func (e Edit) Of(c *Config) any {
-	for _, n := range c.BGP.Neighbors {
-		if n.Name == e.Neighbor() {
-			return n
-		}
+	switch e.kind {
+	case editNeighbors:
+		return find(c.BGP.Neighbors, func(n Neighbor) bool { return n.Name == e.name })
+	case editDynamic:
+		return find(c.BGP.Dynamic, func(d Dynamic) bool { return d.Prefix.String() == e.name })
+	case editGroups:
+		return find(c.BGP.Groups, func(g Group) bool { return g.Name == e.name })
 	}
-	for _, s := range c.Static {
-		if s.Prefix.String() == e.Static() {
-			return s
-		}
+	return find(c.Static, func(s Static) bool { return s.Prefix.String() == e.name })
+}
+
+func find[T any](all []T, is func(T) bool) any {
+	if i := slices.IndexFunc(all, is); i >= 0 {
+		return all[i]
 	}
 	return nil
 }
@@ -172,10 +217,19 @@ func inFlow(n *yaml.Node) *yaml.Node {
 }
 
 // Apply returns the text with the edit made in it. The text must be a configuration's.
-func (e Edit) Apply(text []byte) (out []byte, err error) {
+func (e Edit) Apply(text []byte) ([]byte, error) {
+	if e.instead && !e.Deletes() {
+		without, err := e.Deletion().Apply(text)
+		switch {
+		case err == nil:
+			text = without
+		case !errors.Is(err, ErrNoEntry):
+			return nil, err
+		}
+	}
 	doc, err := next(yaml.NewDecoder(bytes.NewReader(text)))
 	if err != nil || isEmpty(doc) {
-		return nil, fmt.Errorf("%s: the file is not a configuration: %w", e.subject(), ErrLayout)
+		return nil, fmt.Errorf("%s: the file is not a configuration: %w", e, ErrLayout)
 	}
 	t := &textEditor{text: text, starts: lineStarts(text)}
 	if e.Deletes() {
@@ -184,275 +238,13 @@ func (e Edit) Apply(text []byte) (out []byte, err error) {
 		err = t.insert(doc.Content[0], e)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", e.subject(), err)
+		return nil, fmt.Errorf("%s: %w", e, err)
 	}
 	return t.text, nil
 }
 
-func (e Edit) subject() string { return strings.Join(e.list, ".") + " " + e.name }
-
-// textEditor has a text and where its lines begin.
-type textEditor struct {
-	text   []byte
-	starts []int // offsets
-}
-
-func lineStarts(text []byte) []int {
-	starts := []int{0}
-	for i, c := range text {
-		if c == '\n' {
-			starts = append(starts, i+1)
-		}
-	}
-	return starts
-}
-
-// offset is where a node begins. yaml.v3 counts columns in characters.
-func (t *textEditor) offset(n *yaml.Node) int {
-	at := t.starts[n.Line-1]
-	for range n.Column - 1 {
-		_, size := utf8.DecodeRune(t.text[at:])
-		at += size
-	}
-	return at
-}
-
-// line returns a line's text, counted from 1 as nodes do.
-func (t *textEditor) line(n int) string {
-	end := len(t.text)
-	if n < len(t.starts) {
-		end = t.starts[n]
-	}
-	return strings.TrimRight(string(t.text[t.starts[n-1]:end]), "\r\n")
-}
-
-func (t *textEditor) splice(from, to int, with string) {
-	t.text = slices.Concat(t.text[:from], []byte(with), t.text[to:])
-}
-
-// lastLine is the last line of a node in block style whose key or dash is at an indent: what follows is not further in. Blank
-// lines and comments at the end are not counted.
-func (t *textEditor) lastLine(n *yaml.Node, indent int) int {
-	last := deepest(n)
-	for l := last + 1; l <= len(t.starts); l++ {
-		s := t.line(l)
-		switch trimmed := strings.TrimSpace(s); {
-		case trimmed == "" || trimmed[0] == '#':
-		case t.indent(l) <= indent && !strings.ContainsAny(trimmed[:1], "]}"):
-			return last
-		default:
-			last = l
-		}
-	}
-	return last
-}
-
-// deepest is the last line that a value of the node begins on.
-func deepest(n *yaml.Node) int {
-	last := n.Line
-	for _, c := range n.Content {
-		last = max(last, deepest(c))
-	}
-	return last
-}
-
-// indent is how many spaces a line begins with.
-func (t *textEditor) indent(line int) int {
-	s := t.line(line)
-	return len(s) - len(strings.TrimLeft(s, " "))
-}
-
-// insertLine puts a line after another.
-func (t *textEditor) insertLine(after int, s string) {
-	eol := "\n"
-	if bytes.Contains(t.text, []byte("\r\n")) {
-		eol = "\r\n"
-		s = strings.ReplaceAll(s, "\n", eol)
-	}
-	if after < len(t.starts) {
-		t.splice(t.starts[after], t.starts[after], s+eol)
-		return
-	}
-	if len(t.text) > 0 && t.text[len(t.text)-1] != '\n' {
-		s = eol + s
-	}
-	t.splice(len(t.text), len(t.text), s+eol)
-}
-
-// find follows the keys of a list. It returns the last mapping and its keys that are missing, or the list.
-func find(at *yaml.Node, keys []string) (mapping *yaml.Node, missing []string, list *yaml.Node, err error) {
-	for i, name := range keys {
-		if at.Kind != yaml.MappingNode {
-			return nil, nil, nil, fmt.Errorf("%s is not written as a mapping: %w", strings.Join(keys[:i], "."), ErrLayout)
-		}
-		k := 0
-		for k < len(at.Content) && at.Content[k].Value != name {
-			k += 2
-		}
-		if k >= len(at.Content) {
-			return at, keys[i:], nil, nil
-		}
-		v := at.Content[k+1]
-		if v.Kind == yaml.AliasNode || v.Anchor != "" {
-			return nil, nil, nil, fmt.Errorf("%s is shared by an anchor: %w", name, ErrLayout)
-		}
-		if (value{node: v}).isNull() && v.Value == "" && at.Style&yaml.FlowStyle == 0 { // its lines may be commented out
-			return at.Content[k], keys[i+1:], nil, nil
-		}
-		at = v
-	}
-	if at.Kind != sequenceNode {
-		return nil, nil, nil, fmt.Errorf("%s is not written as a list: %w", strings.Join(keys, "."), ErrLayout)
-	}
-	return nil, nil, at, nil
-}
-
-// insert adds an entry at the end of a block list, and at the beginning of one in brackets.
-func (t *textEditor) insert(root *yaml.Node, e Edit) error {
-	line, err := yaml.Marshal(e.item)
-	if err != nil {
-		return err
-	}
-	item := strings.TrimSpace(string(line))
-	at, missing, list, err := find(root, e.list)
-	switch {
-	case err != nil:
-		return err
-	case list == nil && at.Kind == scalarNode: // a key without a value
-		t.insertLine(at.Line, branch(at.Column+1, missing, item))
-	case list == nil && at.Style&yaml.FlowStyle != 0:
-		item = "[" + item + "]"
-		for _, k := range slices.Backward(missing[1:]) {
-			item = "{" + k + ": " + item + "}"
-		}
-		t.insertFlow(at, missing[0]+": "+item)
-	case list == nil:
-		indent := at.Content[0].Column - 1
-		t.insertLine(t.lastLine(at, indent-1), branch(indent, missing, item))
-	case list.Style&yaml.FlowStyle != 0:
-		t.insertFlow(list, item)
-	default:
-		dash := list.Column - 1
-		t.insertLine(t.lastLine(list.Content[len(list.Content)-1], dash), branch(dash, nil, item))
-	}
-	return nil
-}
-
-// insertFlow puts an element behind an opening bracket.
-func (t *textEditor) insertFlow(at *yaml.Node, element string) {
-	if len(at.Content) > 0 {
-		element += ", "
-	}
-	from := t.offset(at) + 1
-	t.splice(from, from, element)
-}
-
-// branch writes an entry of a list below keys, each further in than the one before.
-func branch(indent int, keys []string, item string) string {
-	var b strings.Builder
-	for _, k := range keys {
-		fmt.Fprintf(&b, "%*s%s:\n", indent, "", k)
-		indent += 2
-	}
-	fmt.Fprintf(&b, "%*s- %s", indent, "", item)
-	return b.String()
-}
-
-// remove takes an entry away, with the lines that it alone is on. Comments stay.
-func (t *textEditor) remove(root *yaml.Node, e Edit) error {
-	_, _, list, err := find(root, e.list)
-	if err != nil {
-		return err
-	}
-	i := -1
-	if list != nil {
-		i = slices.IndexFunc(list.Content, func(n *yaml.Node) bool {
-			v := below(n, e.key)
-			return v != nil && (v.Value == e.name || e.key == "prefix" && canonical(v.Value) == e.name)
-		})
-	}
-	if i < 0 {
-		return ErrNoEntry
-	}
-	item := list.Content[i]
-	if item.Kind == yaml.AliasNode || item.Anchor != "" {
-		return fmt.Errorf("it is shared by an anchor: %w", ErrLayout)
-	}
-	if list.Style&yaml.FlowStyle != 0 {
-		return t.removeFlow(list.Content, i)
-	}
-	dash, first := list.Column-1, item.Line
-	for first > list.Line && !(t.indent(first) == dash && strings.HasPrefix(t.line(first)[dash:], "-")) {
-		first--
-	}
-	to := len(t.text)
-	if last := t.lastLine(item, dash); last < len(t.starts) {
-		to = t.starts[last]
-	}
-	t.splice(t.starts[first-1], to, "")
-	return nil
-}
-
-// canonical is how a prefix is written usually.
-func canonical(prefix string) string {
-	p, err := netip.ParsePrefix(prefix)
-	if err != nil {
-		return prefix
-	}
-	return p.String()
-}
-
-// removeFlow takes an element of a list in brackets away, with the comma that it needs no more.
-func (t *textEditor) removeFlow(elements []*yaml.Node, i int) error {
-	from := t.offset(elements[i])
-	if i+1 < len(elements) {
-		t.splice(from, t.offset(elements[i+1]), "")
-		return nil
-	}
-	to, err := t.flowEnd(from)
-	if err != nil {
-		return err
-	}
-	if i > 0 { // the comma is before it
-		before, err := t.flowEnd(t.offset(elements[i-1]))
-		if err != nil {
-			return err
-		}
-		from = before
-	}
-	t.splice(from, to, "")
-	return nil
-}
-
-// flowEnd is where a mapping in braces ends.
-func (t *textEditor) flowEnd(from int) (int, error) {
-	depth := 0
-	for i := from; i < len(t.text); i++ {
-		switch c := t.text[i]; c {
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth--; depth == 0 {
-				return i + 1, nil
-			}
-		case '"', '\'':
-			end := bytes.IndexByte(t.text[i+1:], c)
-			if end < 0 || c == '"' && t.text[i+end] == '\\' {
-				return 0, fmt.Errorf("it has quotes that are not understood: %w", ErrLayout)
-			}
-			i += 1 + end
-		case '#':
-			if !bytes.ContainsAny(t.text[i-1:i], " \t\n") {
-				continue
-			}
-			return 0, fmt.Errorf("it has a comment inside: %w", ErrLayout)
-		}
-		if depth == 0 {
-			break
-		}
-	}
-	return 0, fmt.Errorf("it is not written in braces: %w", ErrLayout)
-}
+// String names the entry.
+func (e Edit) String() string { return e.kind.path + " " + e.name }
 
 // Revise makes the edit in the text of the configuration at path, and checks that the result is one, and that it differs in
 // this alone. Errors: those of Parse for the text as it was; else what is wrong with the edit, without a place in a file.
@@ -472,26 +264,41 @@ func (e Edit) Revise(path string, text []byte, opts ...Option) ([]byte, *Config,
 		for _, m := range mistakes {
 			said = append(said, m.Msg)
 		}
-		return nil, nil, fmt.Errorf("%s: %s", e.subject(), strings.Join(said, "; "))
+		return nil, nil, fmt.Errorf("%s: %s", e, strings.Join(said, "; "))
 	}
 	if !reflect.DeepEqual(e.without(before), e.without(after)) {
-		return nil, nil, fmt.Errorf("%s: more than that would change: %w", e.subject(), ErrLayout)
+		return nil, nil, fmt.Errorf("%s: more than that would change: %w", e, ErrLayout)
 	}
 	return out, after, nil
 }
 
-// without is a configuration without the entry that the edit is about.
+// without is a configuration without the entry that the edit is about, and without what others have of it.
 func (e Edit) without(c *Config) Config {
 	rest := *c
-	rest.BGP.Neighbors = nil
+	rest.BGP.Neighbors, rest.BGP.Dynamic, rest.BGP.Groups, rest.Static = nil, nil, nil, nil
 	for _, n := range c.BGP.Neighbors {
-		if e.key != "name" || n.Name != e.name {
+		if e.kind == editGroups && n.Group == e.name {
+			n = Neighbor{Name: n.Name, Group: n.Group, Address: n.Address}
+		}
+		if n.Name != e.Neighbor() {
 			rest.BGP.Neighbors = append(rest.BGP.Neighbors, n)
 		}
 	}
-	rest.Static = nil
+	for _, d := range c.BGP.Dynamic {
+		if e.kind == editGroups && d.Group == e.name {
+			d.Settings, d.AS = Neighbor{}, nil
+		}
+		if d.Prefix.String() != e.nameIn(editDynamic) {
+			rest.BGP.Dynamic = append(rest.BGP.Dynamic, d)
+		}
+	}
+	for _, g := range c.BGP.Groups {
+		if g.Name != e.nameIn(editGroups) {
+			rest.BGP.Groups = append(rest.BGP.Groups, g)
+		}
+	}
 	for _, s := range c.Static {
-		if e.key != "prefix" || s.Prefix.String() != e.name {
+		if s.Prefix.String() != e.Static() {
 			rest.Static = append(rest.Static, s)
 		}
 	}

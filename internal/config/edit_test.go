@@ -20,6 +20,15 @@ func editNeighbor(t *testing.T, name string, settings ...Setting) Edit {
 	return e
 }
 
+func editGroup(t *testing.T, name string, settings ...Setting) Edit {
+	t.Helper()
+	e, err := AddGroup(name, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
 // alice needs no more of a configuration than an AS number and an address.
 func alice(t *testing.T) Edit {
 	return editNeighbor(t, "alice",
@@ -59,6 +68,16 @@ func TestEdit(t *testing.T) {
 		{"with next hops", via, "", "static:\n  - {prefix: 10.9.0.0/16, via: [{address: 10.0.0.7, weight: 2}, {address: 'fd00::7'}]}\n"},
 		{"a dollar sign", editNeighbor(t, "d", Setting{"description", "5 $"}, Setting{"address", "192.0.2.3"}, Setting{"as", "internal"}), "", "bgp:\n  neighbors:\n    - {name: d, description: 5 $$, address: 192.0.2.3, as: internal}\n"},
 
+		{"a group", editGroup(t, "g", Setting{"hold-time", "30s"}), "bgp:\n  multipath: 2\n", "bgp:\n  multipath: 2\n  groups:\n    g: {hold-time: 30s}\n"},
+		{"one more", editGroup(t, "g", Setting{"import", "all"}), "bgp:\n  groups:\n    f:\n      passive: true\n    # h: {}\n  deferral: 9s\n", "bgp:\n  groups:\n    f:\n      passive: true\n    g: {import: all}\n    # h: {}\n  deferral: 9s\n"},
+		{"in braces", editGroup(t, "g"), "bgp: {groups: {f: {}}}\n", "bgp: {groups: {g: {}, f: {}}}\n"},
+		{"without the groups", editGroup(t, "g"), "bgp: {multipath: 2}\n", "bgp: {groups: {g: {}}, multipath: 2}\n"},
+		{"a changed one", editGroup(t, "g", Setting{"hold-time", "9s"}).Instead(), "bgp:\n  groups:\n    g: # ours\n      hold-time: 30s\n    h: {}\n  neighbors:\n    - {name: bob, address: 192.0.2.2, as: 65002, multihop: true, group: g}\n", "bgp:\n  groups:\n    h: {}\n    g: {hold-time: 9s}\n  neighbors:\n    - {name: bob, address: 192.0.2.2, as: 65002, multihop: true, group: g}\n"},
+		{"none of it", DeleteGroup("g"), "bgp: {groups: {f: {}, g: {passive: true}}}\n", "bgp: {groups: {f: {}}}\n"},
+		{"the first of them", DeleteGroup("f"), "bgp: {groups: {f: {}, g: {passive: true}}}\n", "bgp: {groups: {g: {passive: true}}}\n"},
+		{"a dynamic entry", AddDynamic("10.4.0.0/16", "g"), "bgp:\n  groups: {g: {as: 65002}}\n", "bgp:\n  groups: {g: {as: 65002}}\n  dynamic:\n    - {prefix: 10.4.0.0/16, group: g}\n"},
+		{"none any more", DeleteDynamic("10.4.0.0/16"), "bgp:\n  groups: {g: {as: 65002}}\n  dynamic:\n  - prefix: 10.4.0.0/16\n    group: g\n", "bgp:\n  groups: {g: {as: 65002}}\n  dynamic:\n"},
+
 		{"delete the first", DeleteNeighbor("bob"), "bgp:\n  neighbors:\n    # Bob\n    - " + bob + "\n\n    # Alice\n    - " + aliceText + "\n", "bgp:\n  neighbors:\n    # Bob\n\n    # Alice\n    - " + aliceText + "\n"},
 		{"delete the last", DeleteNeighbor("alice"), "bgp:\n  neighbors:\n    - " + bob + "\n    -\n      name: alice\n      address: 192.0.2.9\n      # one more\n      as: 65009\n      multihop: true\n    # the end\n  deferral: 9s\n", "bgp:\n  neighbors:\n    - " + bob + "\n    # the end\n  deferral: 9s\n"},
 		{"delete the only one", DeleteNeighbor("bob"), "bgp:\n  neighbors:\n    - " + bob + "\nlog: {}\n", "bgp:\n  neighbors:\nlog: {}\n"},
@@ -95,11 +114,7 @@ func TestChangeNeighbor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, _, err := DeleteNeighbor("bob").Revise("r.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, err := add.Revise("r.yaml", out)
+	_, after, err := add.Revise("r.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +138,7 @@ func TestEditRefused(t *testing.T) {
 		{"shared", alice(t), editHead + "bgp:\n  neighbors: &n []\n", "bgp.neighbors alice: neighbors is shared by an anchor: edit the file by hand, and reload it", ErrLayout},
 		{"invalid", editNeighbor(t, "x", Setting{"address", "192.0.2.9"}, Setting{"as", 0}), editHead, "AS 0 is reserved", nil},
 		{"twice", alice(t), editHead + "bgp:\n  neighbors:\n    - " + aliceText + "\n", "neighbor alice is here twice", nil},
+		{"a group with members", DeleteGroup("g"), editHead + "bgp:\n  groups: {g: {}}\n  neighbors:\n    - {name: bob, address: 192.0.2.2, as: 65002, multihop: true, group: g}\n", `bgp.groups g: group "g" does not exist`, nil},
 		{"no configuration", alice(t), "router: {}\n", "router.name is missing", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -175,6 +191,10 @@ func FuzzEdit(f *testing.F) {
 	f.Add([]byte("bgp: {neighbors: [{name: a}, {name: \"b\\\"\"}, {name: 'c'}]}"), "c")
 	f.Fuzz(func(t *testing.T, data []byte, name string) {
 		add := alice(t)
+		group := editGroup(t, name, Setting{"hold-time", "30s"})
+		for _, e := range []Edit{group, group.Instead(), AddDynamic(name, "g"), DeleteGroup(name), DeleteDynamic(name)} {
+			_, _ = e.Apply(data) // no more than that it returns
+		}
 		if out, err := add.Apply(data); err == nil && len(out) <= len(data) {
 			t.Fatalf("nothing was added to %q", data)
 		}
