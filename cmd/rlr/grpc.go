@@ -111,8 +111,8 @@ func (m management) DeleteDynamic(p netip.Prefix) error {
 	return m.change(config.DeleteDynamic(p.String()))
 }
 
-func (m management) change(edits ...config.Edit) error {
-	_, err := m.r.change(false, edits...)
+func (m management) change(e config.Edit) error {
+	_, err := m.r.change(false, e)
 	if errors.Is(err, config.ErrNoEntry) {
 		return fmt.Errorf("%w: %w", bgp.ErrNoEntry, err)
 	}

@@ -130,33 +130,28 @@ func undo(e config.Edit) string {
 	return "GoBGP's API, or rlr restart"
 }
 
-// change makes edits in order, and in the file too where they are to be saved. What fails changes nothing, there and here.
-func (r *router) change(save bool, edits ...config.Edit) ([]string, error) {
+// change makes an edit, and in the file too where it is to be saved. What fails changes nothing, there and here.
+func (r *router) change(save bool, e config.Edit) ([]string, error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
 	old, oldConfig := *r.overlay.Load(), r.config.Load()
-	next, cfg := old, oldConfig
-	for _, e := range edits {
-		var err error
-		if !e.Deletes() && !e.Replaces() && e.Of(cfg) != nil {
-			if !save || !slices.ContainsFunc(next.adds, e.Same) { // the same again, to be saved this time, is fine
-				return nil, fmt.Errorf("%s %w", subject(e), bgp.ErrExists)
-			}
-			if next, cfg, err = next.with(e.Deletion()); err != nil {
-				return nil, err
-			}
+	base := old
+	if !e.Deletes() && !e.Replaces() && e.Of(oldConfig) != nil {
+		if !save || !slices.ContainsFunc(old.adds, e.Same) { // the same again, to be saved this time, is fine
+			return nil, fmt.Errorf("%s %w", subject(e), bgp.ErrExists)
 		}
-		switch next, cfg, err = next.with(e); {
-		case errors.Is(err, config.ErrNoEntry) && save: // it may still be in the file
-			cfg = oldConfig
-		case err != nil:
+		var err error
+		if base, _, err = old.with(e.Deletion()); err != nil {
 			return nil, err
 		}
 	}
+	next, cfg, err := base.with(e)
+	if err != nil && !(save && errors.Is(err, config.ErrNoEntry)) { // it may still be in the file
+		return nil, err
+	}
 	undo := func() error { return nil }
 	if save {
-		var err error
-		if next, cfg, undo, err = r.save(next, edits); err != nil {
+		if next, cfg, undo, err = r.save(next, e); err != nil {
 			return nil, err
 		}
 	}
@@ -168,29 +163,21 @@ func (r *router) change(save bool, edits ...config.Edit) ([]string, error) {
 	return nil, errors.Join(err, undo(), back)
 }
 
-// save makes edits in the configuration file, and moves them from an overlay into its base.
-func (r *router) save(ov overlay, edits []config.Edit) (next overlay, cfg *config.Config, undo func() error, err error) {
+// save makes an edit in the configuration file, and moves it from an overlay into its base.
+func (r *router) save(ov overlay, e config.Edit) (next overlay, cfg *config.Config, undo func() error, err error) {
 	before, err := config.Read(r.path)
 	if err != nil {
 		return ov, nil, nil, err
 	}
-	revise := func(text []byte) ([]byte, int, error) {
-		made := 0
-		for _, e := range edits {
-			if i := slices.IndexFunc(ov.adds, e.Same); i >= 0 {
-				e = ov.adds[i] // which knows whether the file has it
-			}
-			revised, _, err := reviseConfig(r.path, text, e)
-			if e.Deletes() && errors.Is(err, config.ErrNoEntry) {
-				continue
-			}
-			if err != nil {
-				return nil, 0, err
-			}
-			text = revised
-			made++
+	if i := slices.IndexFunc(ov.adds, e.Same); i >= 0 {
+		e = ov.adds[i] // which knows whether the file has it
+	}
+	revise := func(text []byte) (revised []byte, made bool, err error) {
+		revised, _, err = reviseConfig(r.path, text, e)
+		if e.Deletes() && errors.Is(err, config.ErrNoEntry) {
+			return text, false, nil
 		}
-		return text, made, nil
+		return revised, true, err
 	}
 	after, made, err := revise(before)
 	if err != nil {
@@ -201,15 +188,13 @@ func (r *router) save(ov overlay, edits []config.Edit) (next overlay, cfg *confi
 		return ov, nil, nil, fmt.Errorf("nothing was changed: %w", err)
 	}
 	moved := ov
-	for _, e := range edits {
-		moved.adds, moved.gone = remove(moved.adds, e), remove(moved.gone, e)
-	}
+	moved.adds, moved.gone = remove(ov.adds, e), remove(ov.gone, e)
 	if next, cfg, err = moved.on(base); err != nil {
 		return ov, nil, nil, fmt.Errorf("nothing was changed: %w", err)
 	}
-	if made == 0 {
+	if !made {
 		if reflect.DeepEqual(r.config.Load(), cfg) {
-			return ov, nil, nil, fmt.Errorf("%s: %w", subject(edits[0]), config.ErrNoEntry)
+			return ov, nil, nil, fmt.Errorf("%s: %w", subject(e), config.ErrNoEntry)
 		}
 		return next, cfg, func() error { return nil }, nil
 	}
@@ -288,9 +273,9 @@ func (r *router) changeNeighbor(save bool, name string, settings []config.Settin
 	return r.done("neighbor "+name+" added", save, e)
 }
 
-// done makes edits and says so.
-func (r *router) done(what string, save bool, edits ...config.Edit) (ctl.Done, error) {
-	changes, err := r.change(save, edits...)
+// done makes an edit and says so.
+func (r *router) done(what string, save bool, e config.Edit) (ctl.Done, error) {
+	changes, err := r.change(save, e)
 	if err != nil {
 		return ctl.Done{}, changeError(err)
 	}
