@@ -18,7 +18,7 @@ import (
 // a new one.
 
 // Apply makes c the configuration. Sessions of neighbours that did not change, or changed only in what needs no new session
-// (name, policies, next-hop-self, passive, connect retry), go on. A configuration that is refused changes nothing: all errors
+// (name, policies, validation, next-hop-self, passive, connect retry), go on. A configuration that is refused changes nothing: all errors
 // of its check are joined, and a change of AS, router id, cluster id or multipath is ErrNeedsRestart.
 func (s *Speaker) Apply(c Config) error {
 	c, err := c.check()
@@ -65,6 +65,7 @@ func (s *Speaker) apply(c Config) error {
 	if r == nil {
 		return errors.Join(errs...)
 	}
+	s.takeROAs(r) // before the policies that ask for them
 	errs = append(errs, r.gobgp.SetPolicies(r.ctx, policies(&c, s.ids())))
 	for _, p := range started {
 		errs = append(errs, s.startPeer(r, p))
@@ -107,7 +108,7 @@ func diff(old, next *Config) changeSet {
 			d.soft = append(d.soft, n)
 			oldIn, oldOut := b.policies(old)
 			newIn, newOut := n.policies(next)
-			d.in[n.Address] = oldIn != newIn
+			d.in[n.Address] = oldIn != newIn || b.roaPolicy(old) != n.roaPolicy(next)
 			d.out[n.Address] = oldOut != newOut || b.NextHopSelf != n.NextHopSelf || b.NextHop4 != n.NextHop4 || b.NextHop6 != n.NextHop6
 			d.admin[n.Address] = b.Disabled != n.Disabled
 		}

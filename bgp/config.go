@@ -92,6 +92,7 @@ type Config struct {
 	Dynamic     []Dynamic
 	Multipath   int           // most next hops of a route; 0 and 1 mean one
 	EBGPDefault Policy        // of an eBGP neighbour that has no import or export: PolicyNone is RFC 8212; PolicyDefault means all
+	ROA         ROAPolicy     // of eBGP neighbours, by the VRPs of SetROAs
 	Deferral    time.Duration // the longest wait for the neighbours' first routes before Feed.Complete; 0 means DefaultDeferral
 }
 
@@ -121,6 +122,8 @@ type Neighbor struct {
 	NextHop4, NextHop6 netip.Addr
 
 	Import, Export Policy
+
+	importsByROA, exportsByROA bool // a policy by name matches the state of validation
 }
 
 // Errors of Apply.

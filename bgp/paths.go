@@ -119,6 +119,7 @@ type Path struct {
 	Origin           string // igp, egp or incomplete
 	LocalPref        uint32 // 0: absent
 	MED              uint32 // 0: absent or 0
+	ROA              string // valid, invalid or unknown; "" where routes are not validated, and for a path of our own
 	Since            time.Time
 }
 
@@ -188,7 +189,7 @@ func (s *Speaker) describe(paths []*apiutil.Path, only string, multipath int) []
 			if peer == nil {
 				continue // it has just gone
 			}
-			d.Neighbor = peer.config().Name
+			d.Neighbor, d.ROA = peer.config().Name, s.validation(p)
 			hop, ok := peer.forward(nextHopOf(p.Attrs))
 			if !ok {
 				hop.Addr = nextHopOf(p.Attrs)

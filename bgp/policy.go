@@ -67,6 +67,7 @@ func policies(c *Config, ids map[netip.Addr]netip.Addr) *api.SetPoliciesRequest 
 	}
 	reject := func() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT} }
 	var in, out policySet
+	in.addROA(c, ids)
 	in.add("import-none", importNone, &api.Conditions{}, reject())
 	out.add("export-none", exportNone, &api.Conditions{}, reject())
 	addOwnNextHop(&out, c, ids)

@@ -29,6 +29,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 	"github.com/sirupsen/logrus"
 
+	"rlr/bgp/rpki"
 	"rlr/fib"
 	"rlr/hoststack"
 )
@@ -70,6 +71,9 @@ type Speaker struct {
 
 	changes turn // serializes what changes GoBGP: Run's beginning and end, Apply, Originate, Enable, Disable, Reset
 
+	roas        atomic.Pointer[rpki.Table] // nil: routes are not validated
+	roasChanged chan struct{}              // holds one when roas has
+
 	voided chan struct{} // holds one when the dataplane has lost what it held
 
 	mu      sync.RWMutex
@@ -98,6 +102,10 @@ type running struct {
 
 	counter counter
 
+	roa    *roaTable   // GoBGP's
+	roaMu  sync.Mutex  // guards what roa has
+	roaHas *rpki.Table // never another's than ours
+
 	peerMu  sync.Mutex // GoBGP's list of peers
 	stopped bool       // it is GoBGP's own again; guarded by peerMu
 }
@@ -116,6 +124,9 @@ func New(o Options) (*Speaker, error) {
 	if err := checkInjection(); err != nil {
 		return nil, fmt.Errorf("bgp: %w", err)
 	}
+	if err := checkROATable(); err != nil {
+		return nil, fmt.Errorf("bgp: %w", err)
+	}
 	cfg, err := o.Config.check()
 	if err != nil {
 		return nil, fmt.Errorf("bgp: %w", err)
@@ -126,7 +137,7 @@ func New(o Options) (*Speaker, error) {
 	s := &Speaker{
 		stack: o.Stack, log: o.Log,
 		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived, life: o.Life},
-		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived,
+		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived, roasChanged: make(chan struct{}, 1),
 		cfg:   cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
 		changes: make(turn, 1), guests: newGuests(),
@@ -177,7 +188,7 @@ func (s *Speaker) start(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &running{gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}, deferral: s.cfg.Deferral}
+	r := &running{gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}, deferral: s.cfg.Deferral, roa: roaTableOf(gobgp)}
 	s.mu.RLock()
 	r.recovering.Store(s.resumed)
 	s.mu.RUnlock()
@@ -201,6 +212,8 @@ func (s *Speaker) configure(r *running) error {
 	if err != nil {
 		return fmt.Errorf("start GoBGP: %w", err)
 	}
+	judged := s.takeROAs(r)
+	r.work.Go(func() { s.followROAs(r, judged) })
 	if err := s.watch(r); err != nil {
 		return fmt.Errorf("watch GoBGP: %w", err)
 	}

@@ -116,7 +116,7 @@ func (h Host) memory() Finding {
 func (h Host) processors() Finding {
 	f := Finding{Subject: "processors", Value: fmt.Sprint(h.Cores), OK: true, Consequence: "enough"}
 	if h.VPP != "" {
-		f.Consequence = "enough: an idle VPP takes about 5 % of one, and is not bound to it"
+		f.Consequence = "enough: an idle VPP takes about 6 % of one, and is not bound to it"
 	}
 	if h.CPUQuota > 0 {
 		f.Value += fmt.Sprintf(", limited to %.2f cores of time", h.CPUQuota)

@@ -238,7 +238,7 @@ func (r *router) bgpPath(table uint32, p bgp.Path, preference int, wins bool) ct
 	out := ctl.Path{
 		Protocol: "bgp", Neighbor: p.Neighbor, Interface: p.Interface, Best: p.Best && wins, Preference: preference,
 		ASPath: p.ASPath, Communities: p.Communities, Large: p.LargeCommunities, Origin: p.Origin,
-		LocalPref: p.LocalPref, MED: p.MED, Weight: 1, AgeS: time.Since(p.Since).Seconds(), Stale: p.Stale,
+		LocalPref: p.LocalPref, MED: p.MED, Weight: 1, AgeS: time.Since(p.Since).Seconds(), Stale: p.Stale, ROA: p.ROA,
 	}
 	if out.Communities == nil {
 		out.Communities = []string{}

@@ -34,6 +34,8 @@ func (r *router) handlers() ctl.Handlers {
 		Routes:     r.routes,
 		RouteCount: r.routeCount,
 		FIB:        r.fibEntries,
+		ROA:        r.roaStatus,
+		ROAs:       r.roaRows,
 		Log:        r.logRecords,
 		Ping:       r.ping,
 		Traceroute: r.traceroute,

@@ -30,7 +30,7 @@ func (r *router) startGRPC(cfg *config.Config) error {
 		return fmt.Errorf("control.grpc: %w", err)
 	}
 	r.stages.start("grpc", func(ctx context.Context) error {
-		err := r.speaker.ServeGRPC(ctx, l, management{r})
+		err := r.speaker.ServeGRPC(ctx, l, management{r, ctx})
 		if socket == "" {
 			return err
 		}
@@ -56,7 +56,10 @@ func (r *router) listenGRPC(where string) (l net.Listener, socket string, err er
 }
 
 // management is what GoBGP's API changes: as commands do.
-type management struct{ r *router }
+type management struct {
+	r   *router
+	ctx context.Context // it ends with the API
+}
 
 func (m management) AddNeighbor(n bgp.Neighbor) error {
 	name := n.Name
@@ -112,7 +115,7 @@ func (m management) DeleteDynamic(p netip.Prefix) error {
 }
 
 func (m management) change(e config.Edit) error {
-	_, err := m.r.change(false, e)
+	_, err := m.r.change(m.ctx, false, e)
 	if errors.Is(err, config.ErrNoEntry) {
 		return fmt.Errorf("%w: %w", bgp.ErrNoEntry, err)
 	}

@@ -12,7 +12,7 @@ import (
 
 // reload reads the configuration again and applies what differs. A file that is wrong, or that asks for what only a restart
 // can do, changes nothing.
-func (r *router) reload(context.Context) (ctl.Done, error) {
+func (r *router) reload(ctx context.Context) (ctl.Done, error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
 	text, err := config.Read(r.path)
@@ -23,7 +23,7 @@ func (r *router) reload(context.Context) (ctl.Done, error) {
 	if err != nil {
 		return ctl.Done{}, ctl.BadRequest("%v", err)
 	}
-	changes, err := r.become(ov, next)
+	changes, err := r.become(ctx, ov, next)
 	if err != nil {
 		return ctl.Done{}, err
 	}
@@ -36,7 +36,7 @@ func (r *router) reload(context.Context) (ctl.Done, error) {
 
 // become makes a configuration the router's, with the overlay that it comes of, and returns what that touches. The caller
 // holds reloading.
-func (r *router) become(ov overlay, next *config.Config) ([]string, error) {
+func (r *router) become(ctx context.Context, ov overlay, next *config.Config) ([]string, error) {
 	old := r.config.Load()
 	if err := needsRestart(old, next); err != nil {
 		return nil, ctl.BadRequest("%v", err)
@@ -63,7 +63,7 @@ func (r *router) become(ov overlay, next *config.Config) ([]string, error) {
 	if r.speaker == nil {
 		return changes, nil
 	}
-	return changes, errors.Join(r.speaker.Apply(bgpConfig(next)), r.tryOriginate())
+	return changes, errors.Join(r.applyBGP(ctx, old, next), r.tryOriginate())
 }
 
 // needsRestart says which change of a configuration cannot be made while the router runs.
@@ -119,6 +119,9 @@ func difference(old, next *config.Config) []string {
 	}
 	if !reflect.DeepEqual(old.BGP.Redistribute, next.BGP.Redistribute) {
 		out = append(out, "bgp.redistribute changed")
+	}
+	if !reflect.DeepEqual(old.ROA, next.ROA) {
+		out = append(out, "roa changed")
 	}
 	if old.Dataplane.Audit != next.Dataplane.Audit {
 		out = append(out, "dataplane.audit changed")

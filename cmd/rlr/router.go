@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"rlr/bgp"
+	"rlr/bgp/rpki"
 	"rlr/fib"
 	"rlr/hoststack"
 	"rlr/internal/config"
@@ -58,8 +59,9 @@ type router struct {
 	direct  *fib.Feed
 	static  *fib.Feed
 	learned *fib.Feed
-	others  *fib.Feed    // routes that GoBGP's API was given; nil without it
-	speaker *bgp.Speaker // nil without an AS
+	others  *fib.Feed       // routes that GoBGP's API was given; nil without it
+	speaker *bgp.Speaker    // nil without an AS
+	roas    *rpki.Collector // nil without an AS
 	prober  *hoststack.Prober
 	links   *links
 
@@ -68,6 +70,7 @@ type router struct {
 	ending chan error // errRestart, or nil for `rlr stop`
 
 	originating sync.Mutex
+	roaMu       sync.Mutex
 	reloading   sync.Mutex                    // one reload, or change at run time, at a time
 	overlay     atomic.Pointer[overlay]       // what makes the configuration of its file; changed under reloading
 	config      atomic.Pointer[config.Config] // the accepted configuration; its value is never modified
@@ -185,6 +188,7 @@ func (r *router) build() error {
 		options.Injected = r.others
 	}
 	r.speaker, err = bgp.New(options)
+	r.roas = r.newCollector()
 	return err
 }
 
@@ -223,6 +227,7 @@ func (r *router) start(ctx context.Context) error {
 	r.direct.Complete()
 	if r.speaker != nil {
 		r.resume(ctx, own)
+		r.startROAs(ctx)
 		r.stages.start("bgp", r.speaker.Run)
 	}
 	if err := r.startGRPC(cfg); err != nil {

@@ -131,7 +131,7 @@ func undo(e config.Edit) string {
 }
 
 // change makes an edit, and in the file too where it is to be saved. What fails changes nothing, there and here.
-func (r *router) change(save bool, e config.Edit) ([]string, error) {
+func (r *router) change(ctx context.Context, save bool, e config.Edit) ([]string, error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
 	old, oldConfig := *r.overlay.Load(), r.config.Load()
@@ -155,11 +155,11 @@ func (r *router) change(save bool, e config.Edit) ([]string, error) {
 			return nil, err
 		}
 	}
-	changes, err := r.become(next, cfg)
+	changes, err := r.become(ctx, next, cfg)
 	if err == nil {
 		return changes, nil
 	}
-	_, back := r.become(old, oldConfig)
+	_, back := r.become(ctx, old, oldConfig)
 	return nil, errors.Join(err, undo(), back)
 }
 
@@ -206,7 +206,7 @@ func (r *router) save(ov overlay, e config.Edit) (next overlay, cfg *config.Conf
 
 // --- commands
 
-func (r *router) neighborAction(_ context.Context, req ctl.NeighborRequest) (ctl.Done, error) {
+func (r *router) neighborAction(ctx context.Context, req ctl.NeighborRequest) (ctl.Done, error) {
 	if r.speaker == nil {
 		return ctl.Done{}, ctl.NotFound("this router speaks no BGP: router.as is not set")
 	}
@@ -214,9 +214,9 @@ func (r *router) neighborAction(_ context.Context, req ctl.NeighborRequest) (ctl
 	done := ""
 	switch req.Action {
 	case ctl.NeighborAdd:
-		return r.addNeighbor(req)
+		return r.addNeighbor(ctx, req)
 	case ctl.NeighborDel:
-		return r.delNeighbor(req)
+		return r.delNeighbor(ctx, req)
 	case ctl.NeighborEnable:
 		err, done = r.speaker.Enable(req.Name), "enabled"
 	case ctl.NeighborDisable:
@@ -246,7 +246,7 @@ func (r *router) neighborAction(_ context.Context, req ctl.NeighborRequest) (ctl
 }
 
 // addNeighbor is `rlr neighbor add`.
-func (r *router) addNeighbor(req ctl.NeighborRequest) (ctl.Done, error) {
+func (r *router) addNeighbor(ctx context.Context, req ctl.NeighborRequest) (ctl.Done, error) {
 	var settings []config.Setting
 	name, place := req.Name, ""
 	for _, s := range req.Settings {
@@ -262,20 +262,20 @@ func (r *router) addNeighbor(req ctl.NeighborRequest) (ctl.Done, error) {
 	if name == "" {
 		name = nameOf(place)
 	}
-	return r.changeNeighbor(req.Save, name, settings)
+	return r.changeNeighbor(ctx, req.Save, name, settings)
 }
 
-func (r *router) changeNeighbor(save bool, name string, settings []config.Setting) (ctl.Done, error) {
+func (r *router) changeNeighbor(ctx context.Context, save bool, name string, settings []config.Setting) (ctl.Done, error) {
 	e, err := config.AddNeighbor(name, settings)
 	if err != nil {
 		return ctl.Done{}, ctl.BadRequest("%v", err)
 	}
-	return r.done("neighbor "+name+" added", save, e)
+	return r.done(ctx, "neighbor "+name+" added", save, e)
 }
 
 // done makes an edit and says so.
-func (r *router) done(what string, save bool, e config.Edit) (ctl.Done, error) {
-	changes, err := r.change(save, e)
+func (r *router) done(ctx context.Context, what string, save bool, e config.Edit) (ctl.Done, error) {
+	changes, err := r.change(ctx, save, e)
 	if err != nil {
 		return ctl.Done{}, changeError(err)
 	}
@@ -337,7 +337,7 @@ func settingValue(s ctl.Setting) (any, error) {
 }
 
 // delNeighbor is `rlr neighbor del`. A neighbour is found by its name or its address.
-func (r *router) delNeighbor(req ctl.NeighborRequest) (ctl.Done, error) {
+func (r *router) delNeighbor(ctx context.Context, req ctl.NeighborRequest) (ctl.Done, error) {
 	name := req.Name
 	for _, s := range r.sessions() {
 		at := s.Address
@@ -352,16 +352,16 @@ func (r *router) delNeighbor(req ctl.NeighborRequest) (ctl.Done, error) {
 			break
 		}
 	}
-	return r.done("neighbor "+name+" deleted", req.Save, config.DeleteNeighbor(name))
+	return r.done(ctx, "neighbor "+name+" deleted", req.Save, config.DeleteNeighbor(name))
 }
 
 // routeAction is `rlr route`.
-func (r *router) routeAction(_ context.Context, req ctl.RouteRequest) (ctl.Done, error) {
+func (r *router) routeAction(ctx context.Context, req ctl.RouteRequest) (ctl.Done, error) {
 	switch p := req.Prefix.Masked(); {
 	case !p.IsValid():
 		return ctl.Done{}, ctl.BadRequest("route: no prefix")
 	case req.Action == ctl.RouteDel:
-		return r.done("route to "+p.String()+" deleted", req.Save, config.DeleteStatic(p.String()))
+		return r.done(ctx, "route to "+p.String()+" deleted", req.Save, config.DeleteStatic(p.String()))
 	case req.Action != ctl.RouteAdd:
 		return ctl.Done{}, ctl.BadRequest("route action %q: use add or del", req.Action)
 	case (req.Kind == "") == (len(req.Via) == 0):
@@ -374,6 +374,6 @@ func (r *router) routeAction(_ context.Context, req ctl.RouteRequest) (ctl.Done,
 		for _, h := range req.Via {
 			s.Via = append(s.Via, config.NextHop{Address: h.Address, Interface: h.Interface, Weight: max(h.Weight, 1)})
 		}
-		return r.done("route to "+p.String()+" added", req.Save, config.AddStatic(s))
+		return r.done(ctx, "route to "+p.String()+" added", req.Save, config.AddStatic(s))
 	}
 }

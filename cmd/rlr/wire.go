@@ -161,7 +161,7 @@ func linkConfig(cfg *config.Config, i config.Interface, dir string) wg.Config {
 func bgpConfig(cfg *config.Config) bgp.Config {
 	out := bgp.Config{
 		AS: cfg.Router.AS, RouterID: cfg.Router.ID, ClusterID: cfg.BGP.ClusterID, Multipath: cfg.BGP.Multipath,
-		Deferral: cfg.BGP.Deferral,
+		Deferral: cfg.BGP.Deferral, ROA: roaPolicy(cfg.ROA.Policy),
 	}
 	for _, n := range cfg.BGP.Neighbors {
 		out.Neighbors = append(out.Neighbors, neighborConfig(cfg, n))

@@ -70,13 +70,16 @@ func lookup(cmd *cobra.Command, in func(*pflag.FlagSet) *pflag.Flag) *pflag.Flag
 	return nil
 }
 
+// wholeWord marks a command that is not abbreviated, so that others can be.
+const wholeWord = "whole word"
+
 // subcommand returns the command below cmd that word means, nil if none (which cobra reports with a suggestion).
 func subcommand(cmd *cobra.Command, word string) (*cobra.Command, error) {
 	var words []string
 	byWord := make(map[string]*cobra.Command)
 	for _, sub := range cmd.Commands() {
 		for _, w := range append([]string{sub.Name()}, sub.Aliases...) {
-			if sub.Hidden && w != word {
+			if (sub.Hidden || sub.Annotations[wholeWord] != "") && w != word {
 				continue
 			}
 			words = append(words, w)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -200,6 +201,8 @@ func handlers() ctl.Handlers {
 		Routes:     routes,
 		RouteCount: countRoutes,
 		FIB:        fib,
+		ROA:        roaStatus,
+		ROAs:       roas,
 		Log:        logLines,
 		Ping:       ping,
 		Traceroute: traceroute,
@@ -274,7 +277,7 @@ func cannedRoutes() []ctl.Route {
 		{Prefix: "10.2.0.0/24", Table: "default", State: "installed", Paths: []ctl.Path{
 			{
 				Protocol: "bgp", Neighbor: "router2", NextHop: "169.254.12.2", Interface: "tun12", Best: true, Preference: 100,
-				ASPath: "65002", Origin: "IGP", LocalPref: 100, MED: 5, Communities: []string{"65001:1", "no-export"},
+				ASPath: "65002", ROA: "valid", Origin: "IGP", LocalPref: 100, MED: 5, Communities: []string{"65001:1", "no-export"},
 				Large: []string{"65001:1:2"}, Weight: 1, AgeS: 72,
 			},
 			{
@@ -394,6 +397,40 @@ func traceroute(_ context.Context, r ctl.ProbeRequest, emit func(ctl.ProbeReply)
 			p = ctl.ProbeReply{Hop: 3, From: "169.254.12.2", Error: "administratively prohibited", Final: true}
 		}
 		if err := emit(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func at[T any](v T) *T { return &v }
+
+func roaStatus(context.Context) (ctl.ROAStatus, error) {
+	return ctl.ROAStatus{Policy: "strict", IPv4: 2, IPv6: 1, Sources: []ctl.ROASource{
+		{Kind: "file", Name: "/etc/rlr/roa.json", State: ctl.ROAOK, Used: true, IPv4: 1, AgeS: at(0.5), Skipped: 2, SkippedBy: "roas[3]: prefix \"x\" is not one"},
+		{
+			Kind: "url", Name: "https://example.net/roa.json", State: ctl.ROAStale, Used: true, IPv4: 1, AgeS: at(3725.0),
+			LastError: "the server answers 503 \x1b[2JService Unavailable", LastErrorAgoS: 12,
+		},
+		{
+			Kind: "rtr", Name: "127.0.0.1:8282", State: ctl.ROAOK, Used: true, Over: "kernel", IPv6: 1, AgeS: at(61.0),
+			Serial: at(uint32(0)), Session: at(uint16(7)), Version: at(uint8(1)), ExpiresS: at(7139.0),
+		},
+		{Kind: "rtr", Name: "172.20.129.4:8282", State: ctl.ROAStandby, Over: "dataplane"},
+		{Kind: "rtr", Name: "[fd00::1]:323", State: ctl.ROAFailed, Over: "kernel", LastError: "connect: refused", LastErrorAgoS: 1},
+	}}, nil
+}
+
+func roas(_ context.Context, f ctl.ROAFilter, emit func(ctl.ROA) error) error {
+	for _, r := range []ctl.ROA{
+		{Prefix: "10.2.0.0/16", MaxLength: 24, AS: 65002, Sources: []string{"/etc/rlr/roa.json"}},
+		{Prefix: "10.3.0.0/16", MaxLength: 16, AS: 0, Sources: []string{"https://example.net/roa.json"}},
+		{Prefix: "fd42:1::/48", MaxLength: 64, AS: 4242420001, Sources: []string{"127.0.0.1:8282"}},
+	} {
+		if f.Prefix.IsValid() && !netip.MustParsePrefix(r.Prefix).Overlaps(f.Prefix) {
+			continue
+		}
+		if err := emit(r); err != nil {
 			return err
 		}
 	}

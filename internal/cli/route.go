@@ -39,7 +39,8 @@ The mark before a prefix is the state of the route in the dataplane:
   s  shadowed    somebody else's route for the same prefix wins there
   -  stale       left over from before, until the protocols have said what they want
 While the router is decoupled ("rlr fib decouple"), what is not in the dataplane as it should be stays queued.
-A * after the protocol marks the best path, as in birdc; several are an ECMP set.`,
+A * after the protocol marks the best path, as in birdc; several are an ECMP set.
+With "all", and where the configuration has roa, a path's BGP.roa is valid, invalid or unknown.`,
 		Example: `  rlr show route
   rlr show route for 10.2.0.2 all
   rlr show route protocol router2 count`,
@@ -282,6 +283,7 @@ func (p *routePrinter) attributes(path ctl.Path) {
 	line("med", nonZero(path.MED))
 	line("community", strings.Join(path.Communities, " "))
 	line("large_community", strings.Join(path.Large, " "))
+	line("roa", path.ROA)
 }
 
 func nonZero(n uint32) string {

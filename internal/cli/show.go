@@ -49,6 +49,7 @@ func showCommand(o *options) *cobra.Command {
 		}),
 		showRoute(o),
 		showFIB(o),
+		showROA(o),
 		showTable(o, tableCommand[ctl.WireGuard]{
 			use: "wireguard [NAME]", short: "WireGuard links",
 			example: "  rlr show wireguard",

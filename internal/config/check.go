@@ -19,6 +19,7 @@ func (d *decoder) check(c *Config) {
 	own := ownAddresses(c)
 	d.checkStatic(c, own)
 	d.checkBGP(c, own)
+	d.checkROA(c)
 }
 
 func (d *decoder) checkRouter(c *Config) {

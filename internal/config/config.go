@@ -28,6 +28,7 @@ type Config struct {
 	Interfaces []Interface // in the file's order
 	Static     []Static
 	BGP        BGP
+	ROA        ROA
 	Control    Control
 	Log        Log
 }

@@ -111,7 +111,31 @@ func randomConfig(r *rand.Rand) *Config {
 		c.Static = append(c.Static, d.static(c))
 	}
 	c.BGP = d.bgp(c)
+	if d.yes() {
+		c.ROA = d.roa()
+	}
 	return c
+}
+
+func (d *dice) roa() ROA {
+	r := ROA{Refresh: time.Duration(60+d.IntN(80000)) * time.Second, Policy: pick(d, ROAStrict, ROADropInvalid, ROAOff)}
+	for range d.IntN(3) {
+		r.Files = append(r.Files, fmt.Sprintf("%s%d.json", pick(d, "roa", "/tmp/with space", "$dollar", "é/"), d.next()))
+	}
+	for range d.IntN(3) {
+		r.URLs = append(r.URLs, fmt.Sprintf("%s://%s/%d?a=$b", pick(d, "http", "https"), pick(d, "example.net", "[2001:db8::1]:8080"), d.next()))
+	}
+	for range d.IntN(3) {
+		s := RTRServer{Address: fmt.Sprintf("%s:%d", pick(d, "127.0.0.1", "[::1]"), 1+d.next()), Dataplane: d.yes()}
+		if !s.Dataplane && d.yes() {
+			s.Address = fmt.Sprintf("rtr%d.example.net:8282", d.next())
+		}
+		r.RTR = append(r.RTR, s)
+	}
+	if !r.Configured() {
+		r.Files = []string{"roa.json"}
+	}
+	return r
 }
 
 func (d *dice) iface() Interface {

@@ -50,7 +50,6 @@ const (
 	laterBFD     = "a dead neighbor is found by its hold-time: remove it"
 	laterPolicy  = "use all or none"
 	laterSession = "remove it"
-	laterROA     = "routes are not validated: remove it"
 	laterService = "the router offers its control socket only: remove it"
 	laterDevice  = "connect by memif or wireguard"
 	laterExt     = "unnumbered sessions: give the neighbor an address and a number as its as"
@@ -63,12 +62,12 @@ var (
 		{name: "interfaces"},
 		{name: "static"},
 		{name: "bgp"},
+		{name: "roa"},
 		{name: "control"},
 		{name: "log"},
 		{name: "vrfs", later: laterVRF, refers: (*decoder).vrfReferences},
 		{name: "acl", later: laterACL},
 		{name: "policies", later: laterPolicy},
-		{name: "roa", later: laterROA},
 		{name: "services", later: laterService},
 		{name: "devices", later: laterDevice},
 	}}
@@ -174,7 +173,7 @@ var (
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
 	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
-	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, dynamicSection, controlSection, logSection,
+	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, dynamicSection, roaSection, rtrSection, controlSection, logSection,
 }
 
 // groupSection are the keys of a neighbour that many can share.

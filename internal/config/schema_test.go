@@ -28,6 +28,8 @@ var inSection = map[*section]string{
 	gracefulSection:     "bgp:\n  neighbors:\n    - graceful-restart:\n        %s\n",
 	dynamicSection:      "bgp:\n  dynamic:\n    - %s\n",
 	groupSection:        "bgp:\n  groups:\n    g:\n      %s\n",
+	roaSection:          "roa:\n  %s\n",
+	rtrSection:          "roa:\n  rtr:\n    - %s\n",
 	controlSection:      "control:\n  %s\n",
 	logSection:          "log:\n  %s\n",
 }

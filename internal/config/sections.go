@@ -35,6 +35,8 @@ func (d *decoder) config(v value) *Config {
 			})
 		case "bgp":
 			c.BGP = d.bgp(v)
+		case "roa":
+			c.ROA = d.roa(v)
 		case "control":
 			c.Control = d.control(v)
 		case "log":

@@ -217,11 +217,16 @@ func (d *decoder) endpoint(v value) string {
 	if !ok {
 		return ""
 	}
+	return d.hostPort(v, s, what, "[2001:db8::1]:51820")
+}
+
+// hostPort decodes HOST:PORT. what says what it must be, example how an IPv6 address is written.
+func (d *decoder) hostPort(v value, s, what, example string) string {
 	host, port, err := net.SplitHostPort(s)
 	n, perr := strconv.ParseUint(port, 10, 16)
 	switch {
 	case err != nil && strings.Count(s, ":") > 1:
-		d.errorf(v, "%s, not %q; an IPv6 address is in brackets: \"[2001:db8::1]:51820\"", what, shorten(s))
+		d.errorf(v, "%s, not %q; an IPv6 address is in brackets: \"%s\"", what, shorten(s), example)
 	case err != nil:
 		d.errorf(v, "%s, not %q", what, shorten(s))
 	case perr != nil || n == 0:

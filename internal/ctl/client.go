@@ -184,6 +184,17 @@ func (c *Client) FIB(ctx context.Context, f FIBFilter, visit func(FIBEntry) erro
 	return err
 }
 
+// ROA answers what `show roa` says of the sources.
+func (c *Client) ROA(ctx context.Context) (ROAStatus, error) {
+	return single[ROAStatus](ctx, c, pathROA, none)
+}
+
+// ROAs streams the ROAs themselves.
+func (c *Client) ROAs(ctx context.Context, f ROAFilter, visit func(ROA) error) error {
+	_, err := streamRows(ctx, c, pathROAs, f, visit)
+	return err
+}
+
 // Log streams `show log`.
 func (c *Client) Log(ctx context.Context, f LogFilter, visit func(LogRecord) error) error {
 	_, err := streamRows(ctx, c, pathLog, f, visit)

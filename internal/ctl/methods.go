@@ -22,6 +22,8 @@ type Handlers struct {
 	Routes     func(ctx context.Context, f RouteFilter, emit func(Route) error) error
 	RouteCount func(ctx context.Context, f RouteFilter) (RouteCount, error)
 	FIB        func(ctx context.Context, f FIBFilter, emit func(FIBEntry) error) error
+	ROA        func(ctx context.Context) (ROAStatus, error)
+	ROAs       func(ctx context.Context, f ROAFilter, emit func(ROA) error) error
 	Log        func(ctx context.Context, f LogFilter, emit func(LogRecord) error) error
 
 	Ping       func(ctx context.Context, r ProbeRequest, emit func(ProbeReply) error) (ProbeSummary, error)
@@ -59,6 +61,11 @@ type FIBFilter struct {
 	Prefix netip.Prefix `json:"prefix,omitzero"`
 	For    netip.Addr   `json:"for,omitzero"`
 	Table  string       `json:"table,omitempty"`
+}
+
+// ROAFilter chooses ROAs.
+type ROAFilter struct {
+	Prefix netip.Prefix `json:"prefix,omitzero"` // those that cover it, and those within it
 }
 
 // LogFilter chooses records of the log that the router keeps in memory.
@@ -194,6 +201,8 @@ const (
 	pathRoutes     = "routes"
 	pathRouteCount = "routes/count"
 	pathFIB        = "fib"
+	pathROA        = "roa"
+	pathROAs       = "roa/list"
 	pathWireGuard  = "wireguard"
 	pathErrors     = "errors"
 	pathLog        = "log"

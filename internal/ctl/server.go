@@ -214,6 +214,8 @@ func methods(h Handlers) map[string]method {
 		pathRoutes:     streamed(h.Routes),
 		pathRouteCount: call(h.RouteCount),
 		pathFIB:        streamed(h.FIB),
+		pathROA:        one(h.ROA),
+		pathROAs:       streamed(h.ROAs),
 		pathLog:        streamed(h.Log),
 		pathPing:       summed(h.Ping),
 		pathTraceroute: streamed(h.Traceroute),

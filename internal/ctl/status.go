@@ -233,6 +233,7 @@ type Path struct {
 	Weight      uint8    `json:"weight"`
 	AgeS        float64  `json:"age_s"`
 	Stale       bool     `json:"stale,omitempty"`   // of a lost session, or not yet announced again by one that is back
+	ROA         string   `json:"roa,omitempty"`     // valid, invalid or unknown (RFC 6811), of a BGP path where roa is configured
 	Runtime     bool     `json:"runtime,omitempty"` // a static route that was added by a command, and is not in the configuration file
 }
 

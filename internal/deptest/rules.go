@@ -7,6 +7,10 @@ var Rules = []Rule{
 		Why: "bgp decides and hands its best paths to fib; it reaches peers through hoststack alone, and knows no dataplane: that is how the same speaker runs on VPP and on minivpp; grpc is what GoBGP's API is served by",
 	},
 	{
+		Folder: "bgp/rpki", May: []string{"github.com/osrg/gobgp/v4/pkg/packet/rtr", "github.com/gaissmai/bart"},
+		Why: "rpki collects and judges ROAs: it needs RTR's PDUs, which GoBGP has, and a longest-prefix match; it knows no speaker, and cmd gives it its connections",
+	},
+	{
 		Folder: "fib", May: nil,
 		Why: "fib is the neutral middle between those who want routes and the one who writes them: whatever it imported, both would depend on",
 	},
