@@ -18,7 +18,8 @@ import (
 // a new one.
 
 // Apply makes c the configuration. Sessions of neighbours that did not change, or changed only in what needs no new session
-// (name, policies, validation, next-hop-self, passive, connect retry), go on. A configuration that is refused changes nothing: all errors
+// (name, policies, validation, next-hop-self, passive, connect retry, limits of prefixes), go on. A configuration that is refused
+// changes nothing: all errors
 // of its check are joined, and a change of AS, router id, cluster id or multipath is ErrNeedsRestart.
 func (s *Speaker) Apply(c Config) error {
 	c, err := c.check()
@@ -27,11 +28,12 @@ func (s *Speaker) Apply(c Config) error {
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	return s.apply(s.withDynamic(c))
+	return s.applyLocked(s.withDynamic(c))
 }
 
-// apply makes c, which is checked and has the dynamic neighbours, the configuration. The caller holds changes.
-func (s *Speaker) apply(c Config) error {
+// applyLocked is Apply of a checked configuration, which has the dynamic neighbours.
+func (s *Speaker) applyLocked(asked Config) error {
+	c, missing := asked.resolve(s.found)
 	old := s.cfg // only changed under changes
 	switch {
 	case c.AS != old.AS:
@@ -48,7 +50,7 @@ func (s *Speaker) apply(c Config) error {
 	errs := []error{s.removePeers(d.remove, d.replace)}
 
 	s.mu.Lock()
-	s.cfg = c
+	s.asked, s.missing, s.cfg = asked, missing, c
 	var started []*peer
 	for _, n := range d.add {
 		p := s.addPeerLocked(n)
@@ -119,15 +121,16 @@ func diff(old, next *Config) changeSet {
 
 // sameSession reports whether a session made for a serves b.
 func sameSession(a, b *Neighbor) bool {
-	return a.Address == b.Address && a.Interface == b.Interface && a.Table == b.Table && a.AS == b.AS &&
+	return a.Address == b.Address && a.Interface == b.Interface && a.Table == b.Table && a.AS == b.AS && a.External == b.External &&
 		a.LocalAddress == b.LocalAddress && a.HoldTime == b.HoldTime && slices.Equal(a.Families, b.Families) &&
-		a.RouteReflectorClient == b.RouteReflectorClient && a.Multihop == b.Multihop && a.Graceful == b.Graceful
+		a.RouteReflectorClient == b.RouteReflectorClient && a.Multihop == b.Multihop && a.Graceful == b.Graceful &&
+		a.AllowOwnAS == b.AllowOwnAS && a.AddPath == b.AddPath && a.Role == b.Role && a.StrictRole == b.StrictRole
 }
 
 // applySoft gives a session that goes on its new settings.
 func (s *Speaker) applySoft(r *running, p *peer, d changeSet) error {
 	addr := p.config().Address
-	p.post(func() {}) // passive or connect retry may have changed
+	p.limitsChanged() // and passive or connect retry may have changed
 	if d.admin[addr] {
 		if p.config().Disabled {
 			return s.disable(r, p)
@@ -232,7 +235,7 @@ func (r *running) addLocked(p *peer) error {
 		anyAddr = netip.IPv4Unspecified()
 	}
 	peer := &api.Peer{
-		Conf: &api.PeerConf{NeighborAddress: p.id.String(), PeerAsn: n.AS, LocalAsn: p.local.as, Description: n.Name},
+		Conf: &api.PeerConf{NeighborAddress: p.id.String(), PeerAsn: n.AS, LocalAsn: p.local.as, Description: n.Name, AllowOwnAsn: uint32(n.AllowOwnAS)},
 		// The unspecified local address keeps GoBGP from asking the kernel for one; listen.go checks the real one.
 		Transport: &api.Transport{PassiveMode: true, LocalAddress: anyAddr.String()},
 		Timers: &api.Timers{Config: &api.TimersConfig{
@@ -246,7 +249,9 @@ func (r *running) addLocked(p *peer) error {
 	}
 	for _, f := range n.Families {
 		family := &api.Family{Afi: api.Family_Afi(f.wire().Afi()), Safi: api.Family_Safi(f.wire().Safi())}
-		peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{Config: &api.AfiSafiConfig{Family: family, Enabled: true}})
+		one := &api.AfiSafi{Config: &api.AfiSafiConfig{Family: family, Enabled: true}}
+		n.offerPaths(one)
+		peer.AfiSafis = append(peer.AfiSafis, one)
 	}
 	r.graceful(p, peer)
 	if err := r.gobgp.AddPeer(r.ctx, &api.AddPeerRequest{Peer: peer}); err != nil {

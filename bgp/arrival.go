@@ -40,25 +40,15 @@ func singleReach(reach []byte, others int) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// attribute finds a path attribute's value (RFC 4271 §4.3): flags, type, one or two bytes of length.
-func attribute(b []byte, typ bgp.BGPAttrType) ([]byte, bool) {
-	for len(b) >= 3 {
-		head, length := 3, int(b[2])
-		if bgp.BGPAttrFlag(b[0])&bgp.BGP_ATTR_FLAG_EXTENDED_LENGTH != 0 {
-			if len(b) < 4 {
-				return nil, false
-			}
-			head, length = 4, int(binary.BigEndian.Uint16(b[2:]))
+// attribute finds a path attribute's value.
+func attribute(list []byte, typ bgp.BGPAttrType) ([]byte, bool) {
+	for {
+		a, rest, whole := cutAttr(list)
+		if !whole || a.typ == typ {
+			return a.value, whole
 		}
-		if len(b) < head+length {
-			return nil, false
-		}
-		if bgp.BGPAttrType(b[1]) == typ {
-			return b[head : head+length], true
-		}
-		b = b[head+length:]
+		list = rest
 	}
-	return nil, false
 }
 
 // onlyPrefix decodes NLRI that is one prefix: its length in bits, and as many bytes as that takes.

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -62,8 +63,9 @@ func (p *peer) choose(w *wire, now time.Time) {
 	p.stopDial()
 	p.sessWire = w
 	p.confirmBy = now.Add(openWait)
-	p.status.opened(w, p.sess)
-	p.sess.choose(w, p.agree(w))
+	t := p.newTraffic(w)
+	p.status.opened(w, p.sess, t.paths)
+	p.sess.choose(w, p.agree(w), t, cmp.Or(p.wrongAS(w.openOrZero()), p.config().mismatch(w.openOrZero())))
 	p.out, p.in = nil, nil
 }
 
@@ -113,7 +115,7 @@ func (p *peer) resolveOpenConfirm() {
 		p.in, p.sessWire = nil, in
 		p.log.WithField("dialed", old.dialed).Debug("connection lost a collision")
 		old.refuse(&p.work, bgp.BGP_ERROR_CEASE, ceaseCollision, nil)
-		p.status.opened(in, p.sess)
+		p.status.opened(in, p.sess, p.sess.pathsAgreed())
 	}
 }
 

@@ -93,16 +93,19 @@ type Config struct {
 	Multipath   int           // most next hops of a route; 0 and 1 mean one
 	EBGPDefault Policy        // of an eBGP neighbour that has no import or export: PolicyNone is RFC 8212; PolicyDefault means all
 	ROA         ROAPolicy     // of eBGP neighbours, by the VRPs of SetROAs
+	Farewell    time.Duration // between the news of our shutdown (RFC 8326) and the end of the sessions; 0: no such news
 	Deferral    time.Duration // the longest wait for the neighbours' first routes before Feed.Complete; 0 means DefaultDeferral
 }
 
-// Neighbor is one configured peer. Address with its zone names it within its table.
+// Neighbor is one configured peer. Address with its zone names it within its table. One with an Interface and no Address is
+// whoever is on that link: see Discovered.
 type Neighbor struct {
 	Name         string     // for people: status, logs, errors
 	Address      netip.Addr // the zone of a link-local address is the interface's name
 	Interface    string     // where link-local next hops of this neighbour are; "" means the address's zone
 	Table        uint32     // only 0 today
 	AS           uint32
+	External     bool       // any AS but ours will do, and AS is 0
 	LocalAddress netip.Addr // that our end of the session must have; invalid: any
 	HoldTime     time.Duration
 	ConnectRetry time.Duration // between attempts, start to start, less up to a quarter of jitter (RFC 4271 §10); 0 means DefaultConnectRetry
@@ -120,6 +123,15 @@ type Neighbor struct {
 	// NextHop4 and NextHop6 are our next hops for routes of a family that the session's own local address does not fit: IPv6
 	// over a session between IPv4 addresses needs NextHop6. IPv4 over IPv6 needs none (RFC 8950).
 	NextHop4, NextHop6 netip.Addr
+
+	AllowOwnAS uint8   // how often our AS may be in an AS_PATH of this neighbour's (RFC 4271 §9.1.2: not once)
+	AddPath    AddPath // RFC 7911
+	Role       Role    // ours towards an external neighbour (RFC 9234)
+	StrictRole bool    // the neighbour must have one too
+
+	found bool // its address was found, not configured
+
+	Limit4, Limit6 PrefixLimit // of the prefixes that the neighbour may announce
 
 	Import, Export Policy
 
@@ -174,11 +186,25 @@ func (c Config) check() (Config, error) {
 		c.Deferral = DefaultDeferral
 	}
 	c.Neighbors = slices.Clone(c.Neighbors)
-	names, addrs := map[string]bool{}, map[netip.Addr]bool{}
+	names, addrs, links := map[string]bool{}, map[netip.Addr]bool{}, map[string]bool{}
 	for i := range c.Neighbors {
 		n := &c.Neighbors[i]
 		if err := n.normalize(); err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		if n.Role != NoRole && (n.AS == c.AS || n.Role > Peer) {
+			fail("neighbor %s: role %s is not one towards AS %d (RFC 9234 §4)", n.Name, n.Role, n.AS)
+		}
+		if n.unnumbered() {
+			if links[n.Interface] {
+				fail("neighbor %s: interface %s has another neighbor without an address", n.Name, n.Interface)
+			}
+			links[n.Interface] = true
+			if names[n.Name] {
+				fail("neighbor %s: the name is used twice", n.Name)
+			}
+			names[n.Name] = true
 			continue
 		}
 		if names[n.Name] {
@@ -204,6 +230,9 @@ func (n *Neighbor) normalize() error {
 		return fmt.Errorf("neighbor %s: %w", n.Name, fmt.Errorf(format, args...))
 	}
 	n.Address, n.LocalAddress = n.Address.Unmap(), n.LocalAddress.Unmap()
+	if n.unnumbered() {
+		return n.normalizeUnnumbered()
+	}
 	if n.Name == "" {
 		n.Name = n.Address.String()
 	}
@@ -225,8 +254,8 @@ func (n *Neighbor) normalize() error {
 		return fail("%s is no address of a neighbor", n.Address)
 	case n.Table != 0:
 		return fail("table %d: sessions in a VRF are not available yet", n.Table)
-	case n.AS == 0:
-		return fail("AS 0 is reserved (RFC 7607)")
+	case (n.AS == 0) != n.External:
+		return fail("AS %d is none, or not any external one (RFC 7607)", n.AS)
 	case linkLocal && n.Address.Zone() == "":
 		return fail("link-local address %s needs an interface", n.Address)
 	case linkLocal && n.Interface != n.Address.Zone():
@@ -253,7 +282,7 @@ func (n *Neighbor) normalize() error {
 	if err := n.Graceful.normalize(); err != nil {
 		return fail("%w", err)
 	}
-	return n.normalizeFamilies()
+	return errors.Join(n.normalizeFamilies(), n.normalizeLimits())
 }
 
 func (n *Neighbor) normalizeFamilies() error {

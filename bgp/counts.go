@@ -105,6 +105,10 @@ func (s *Speaker) snapshots() (sessions []Session, ids []string, cfg Config) {
 		sessions = append(sessions, p.status.snapshot(*p.config()))
 		ids = append(ids, p.id.String())
 	}
+	for _, n := range s.missing {
+		sessions = append(sessions, undiscovered(n))
+		ids = append(ids, "")
+	}
 	return sessions, ids, s.cfg
 }
 

@@ -15,7 +15,7 @@ import (
 // This file makes connections to a neighbour.
 
 func (p *peer) wantsDial() bool {
-	return !p.config().Passive && !p.closing && p.sessWire == nil && p.in == nil && p.out == nil
+	return !p.config().Passive && !p.closing && !p.resting(time.Now()) && p.sessWire == nil && p.in == nil && p.out == nil
 }
 
 // dial starts an attempt when it is time. An attempt lasts until the next one begins, which cancels it: a SYN that a silent

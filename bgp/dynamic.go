@@ -19,7 +19,8 @@ import (
 // Dynamic makes neighbours of those who connect from a prefix.
 type Dynamic struct {
 	Prefix      netip.Prefix
-	AS          []uint32      // who may come
+	AS          []uint32      // who may come; none where External
+	External    bool          // anybody of another AS than ours
 	Limit       int           // guests at once
 	ForgetAfter time.Duration // without a session, and without routes that are kept for it
 	Neighbor    Neighbor      // the settings; Name, Address, AS, Passive and Dynamic are the guest's
@@ -29,12 +30,12 @@ func (d *Dynamic) normalize() error {
 	switch {
 	case !d.Prefix.IsValid() || d.Prefix != d.Prefix.Masked() || isLinkLocal(d.Prefix.Addr()):
 		return fmt.Errorf("dynamic neighbors of %s: no prefix of neighbors", d.Prefix)
-	case len(d.AS) == 0 || slices.Contains(d.AS, 0):
+	case (len(d.AS) == 0) != d.External || slices.Contains(d.AS, 0):
 		return fmt.Errorf("dynamic neighbors of %s: no AS, or AS 0 (RFC 7607)", d.Prefix)
 	case d.Limit <= 0 || d.ForgetAfter <= 0:
 		return fmt.Errorf("dynamic neighbors of %s: limit %d, forgotten after %s", d.Prefix, d.Limit, d.ForgetAfter)
 	}
-	n := d.guest(d.Prefix.Addr(), d.AS[0])
+	n := d.guest(d.Prefix.Addr(), append(slices.Clone(d.AS), 1)[0])
 	if n.Address.IsUnspecified() {
 		n = d.guest(n.Address.Next(), n.AS)
 	}
@@ -47,8 +48,16 @@ func (d *Dynamic) normalize() error {
 // guest is the neighbour that one of them becomes.
 func (d *Dynamic) guest(a netip.Addr, as uint32) Neighbor {
 	n := d.Neighbor
-	n.Name, n.Address, n.AS, n.Passive, n.Dynamic = "", a, as, true, true
+	n.Name, n.Address, n.AS, n.External, n.Passive, n.Dynamic = "", a, as, false, true, true
 	return n
+}
+
+// admits reports whether a speaker of an AS may come; ours is our own.
+func (d *Dynamic) admits(as, ours uint32) bool {
+	if d.External {
+		return as != ours && as != 0
+	}
+	return slices.Contains(d.AS, as)
 }
 
 // dynamicFor returns the entry that an address belongs to, the one with the longest prefix; nil if there is none.
@@ -70,7 +79,7 @@ func (s *Speaker) withDynamic(c Config) Config {
 			continue
 		}
 		d := c.dynamicFor(n.Address)
-		if d == nil || d.Neighbor.Disabled || !slices.Contains(d.AS, n.AS) {
+		if d == nil || d.Neighbor.Disabled || !d.admits(n.AS, c.AS) {
 			continue
 		}
 		if n := d.guest(n.Address, n.AS); n.normalize() == nil {
@@ -162,7 +171,7 @@ func (s *Speaker) admit(r *running, conn net.Conn, remote netip.Addr) {
 	p := s.peerByAddr(remote)
 	if p == nil {
 		d := s.cfg.dynamicFor(remote) // only changed under changes
-		if d == nil || !slices.Contains(d.AS, open.as) {
+		if d == nil || !d.admits(open.as, s.cfg.AS) {
 			if s.strangers.count(remote) {
 				log.WithField("as", open.as).Info("BGP connection from an AS that is none of the dynamic neighbors'")
 			}
@@ -187,9 +196,9 @@ func (s *Speaker) addGuest(n Neighbor) (*peer, error) {
 	if err := n.normalize(); err != nil {
 		return nil, err
 	}
-	c := s.cfg
+	c := s.asked
 	c.Neighbors = append(slices.Clone(c.Neighbors), n)
-	if err := s.apply(c); err != nil {
+	if err := s.applyLocked(c); err != nil {
 		return nil, err
 	}
 	select {
@@ -225,9 +234,9 @@ func (s *Speaker) forgetDue(r *running, now time.Time) (next time.Duration) {
 		return 0
 	}
 	defer s.changes.Unlock()
-	c := s.cfg
+	c := s.asked
 	c.Neighbors = nil
-	for _, n := range s.cfg.Neighbors {
+	for _, n := range s.asked.Neighbors {
 		if n.Dynamic {
 			left := s.patience(&n, now)
 			if left <= 0 {
@@ -240,8 +249,8 @@ func (s *Speaker) forgetDue(r *running, now time.Time) (next time.Duration) {
 		}
 		c.Neighbors = append(c.Neighbors, n)
 	}
-	if len(c.Neighbors) < len(s.cfg.Neighbors) {
-		if err := s.apply(c); err != nil {
+	if len(c.Neighbors) < len(s.asked.Neighbors) {
+		if err := s.applyLocked(c); err != nil {
 			s.log.WithError(err).Error("dynamic BGP neighbors not forgotten")
 		}
 	}

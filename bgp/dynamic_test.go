@@ -107,7 +107,13 @@ func TestDynamic(t *testing.T) {
 		t.Errorf("after a reload the session is %s since %s, before since %s", s.State, s.Since, since)
 	}
 	c.Dynamic = slices.Clone(c.Dynamic)
-	c.Dynamic[0].AS = []uint32{65002}
+	c.Dynamic[0].AS, c.Dynamic[0].External = nil, true
+	if err := r1.Apply(c); err != nil {
+		t.Fatal(err)
+	}
+	r1.wantNames("10.4.0.2 65002 Established, 10.4.0.3 65003 Established")
+	c.Dynamic = slices.Clone(c.Dynamic)
+	c.Dynamic[0].AS, c.Dynamic[0].External = []uint32{65002}, false
 	if err := r1.Apply(c); err != nil {
 		t.Fatal(err)
 	}

@@ -116,9 +116,10 @@ func (f *feeder) member(p *apiutil.Path) member {
 		return m
 	}
 	if from := f.peer(p.PeerAddress); from != nil {
-		m.hop, m.usable = from.forward(nextHopOf(p.Attrs))
+		nh := nextHopOf(p.Attrs)
+		m.hop, m.usable = from.forward(p)
 		if !m.usable {
-			f.log.WithFields(logrus.Fields{"prefix": p.Nlri.String(), "neighbor": from.config().Name, "nexthop": nextHopOf(p.Attrs).String()}).
+			f.log.WithFields(logrus.Fields{"prefix": p.Nlri.String(), "neighbor": from.config().Name, "nexthop": nh.String()}).
 				Debug("route has no usable next hop")
 		}
 	}
@@ -188,42 +189,6 @@ func (f *feeder) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
-}
-
-// forward returns where packets for a path of this neighbour go.
-//
-// An unspecified next hop stands for the neighbour: BIRD writes [::, fe80::x], of which GoBGP keeps the first. On a
-// link-local session of eBGP the neighbour is the next hop for every path that does not name another link-local address:
-// RFC 2545 §3 gives the link-local address for forwarding, and a global one beside it need not be reachable on the link. That
-// goes for IPv4 as well (RFC 8950 §3).
-func (p *peer) forward(nh netip.Addr) (fib.NextHop, bool) {
-	cfg := p.config()
-	nh = nh.Unmap().WithZone("")
-	neighbor := fib.NextHop{Addr: cfg.Address.WithZone(""), Interface: cfg.Address.Zone()}
-	switch {
-	case !nh.IsValid() || nh.IsUnspecified():
-		return neighbor, true
-	case nh.IsLoopback() || nh.IsMulticast() || nh == p.status.localAddr().WithZone(""):
-		return fib.NextHop{}, false // RFC 4271 §5.1.3: a route to us through ourselves
-	case isLinkLocal(nh):
-		return fib.NextHop{Addr: nh, Interface: cfg.Interface}, cfg.Interface != ""
-	case isLinkLocal(cfg.Address) && cfg.AS != p.local.as:
-		return neighbor, true
-	}
-	return fib.NextHop{Addr: nh}, true
-}
-
-// nextHopOf returns a path's next hop as the peer gave it.
-func nextHopOf(attrs []bgp.PathAttributeInterface) netip.Addr {
-	for _, a := range attrs {
-		switch a := a.(type) {
-		case *bgp.PathAttributeNextHop:
-			return a.Value
-		case *bgp.PathAttributeMpReachNLRI:
-			return a.Nexthop
-		}
-	}
-	return netip.Addr{}
 }
 
 // lastResort reports whether a path is long-lived stale (RFC 9494 §4.6).

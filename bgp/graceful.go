@@ -212,18 +212,21 @@ func (s *session) holdTimerExpired() error {
 
 // refresh asks the peer for its routes anew (RFC 2918 §3), where it can do that.
 func (p *peer) refresh() {
-	p.post(func() {
-		w := p.sessWire
-		if w == nil || p.status.current() != Established || !w.openOrZero().refresh {
-			return
+	p.post(func() { p.askAnew(p.status.sessionFamilies()) })
+}
+
+// askAnew is refresh for some families. Of the peer's goroutine.
+func (p *peer) askAnew(families []Family) {
+	w := p.sessWire
+	if w == nil || p.status.current() != Established || !w.openOrZero().refresh {
+		return
+	}
+	for _, f := range families {
+		b, err := bgp.NewBGPRouteRefreshMessage(f.wire().Afi(), 0, f.wire().Safi()).Serialize()
+		if err == nil {
+			p.work.Go(func() { w.sendAlong(b) }) // in a goroutine: a full send buffer may hold it up
 		}
-		for _, f := range p.status.sessionFamilies() {
-			b, err := bgp.NewBGPRouteRefreshMessage(f.wire().Afi(), 0, f.wire().Safi()).Serialize()
-			if err == nil {
-				p.work.Go(func() { w.sendAlong(b) }) // in a goroutine: a full send buffer may hold it up
-			}
-		}
-	})
+	}
 }
 
 // watchStale ends the wait for the End-of-RIB of a peer that is back. RFC 4724 §4.2 allows such a bound, and GoBGP has none.

@@ -25,7 +25,7 @@ func (g *gateway) neighborOf(m *api.Peer) (Neighbor, error) {
 	refuse(c.GetAuthPassword() != "", "auth_password (no TCP-MD5)")
 	refuse(c.GetLocalAsn() != 0 && c.GetLocalAsn() != g.s.local.as, "local_asn other than the router's")
 	refuse(c.GetVrf() != "", "vrf")
-	refuse(c.GetAllowOwnAsn() != 0, "allow_own_asn")
+	refuse(c.GetAllowOwnAsn() > 10, "allow_own_asn above 10")
 	refuse(c.GetRemovePrivate() != api.RemovePrivate_REMOVE_PRIVATE_UNSPECIFIED, "remove_private")
 	refuse(c.GetReplacePeerAsn(), "replace_peer_asn")
 	refuse(c.GetRouteFlapDamping(), "route_flap_damping")
@@ -46,6 +46,7 @@ func (g *gateway) neighborOf(m *api.Peer) (Neighbor, error) {
 		ConnectRetry:         time.Duration(m.GetTimers().GetConfig().GetConnectRetry()) * time.Second,
 		RouteReflectorClient: m.GetRouteReflector().GetRouteReflectorClient(),
 		Multihop:             m.GetEbgpMultihop().GetEnabled(),
+		AllowOwnAS:           uint8(min(c.GetAllowOwnAsn(), 10)),
 	}
 	for _, f := range m.GetAfiSafis() {
 		wire := f.GetConfig().GetFamily()

@@ -283,7 +283,7 @@ func TestGRPCAdd(t *testing.T) {
 		"local_asn":               {Conf: &api.PeerConf{NeighborAddress: "10.0.0.1", PeerAsn: 1, LocalAsn: 3}},
 		"route_server_client":     {Conf: &api.PeerConf{NeighborAddress: "10.0.0.1", PeerAsn: 1}, RouteServer: &api.RouteServer{RouteServerClient: true}},
 		"a family other than":     {Conf: &api.PeerConf{NeighborAddress: "10.0.0.1", PeerAsn: 1}, AfiSafis: []*api.AfiSafi{{Config: &api.AfiSafiConfig{Family: &api.Family{Afi: api.Family_AFI_L2VPN, Safi: api.Family_SAFI_EVPN}}}}},
-		"vrf, allow_own_asn":      {Conf: &api.PeerConf{NeighborAddress: "10.0.0.1", PeerAsn: 1, Vrf: "blue", AllowOwnAsn: 1}},
+		"vrf, allow_own_asn":      {Conf: &api.PeerConf{NeighborAddress: "10.0.0.1", PeerAsn: 1, Vrf: "blue", AllowOwnAsn: 11}},
 		"remove_private":          {Conf: &api.PeerConf{NeighborAddress: "10.0.0.1", PeerAsn: 1, RemovePrivate: api.RemovePrivate_REMOVE_PRIVATE_ALL}},
 		"bind_interface (use nei": {Conf: &api.PeerConf{NeighborAddress: "10.0.0.1", PeerAsn: 1}, Transport: &api.Transport{BindInterface: "eth0"}},
 	} {

@@ -42,7 +42,13 @@ const (
 type openInfo struct {
 	id      uint32 // BGP Identifier
 	as      uint32
-	refresh bool // RFC 2918
+	refresh bool                          // RFC 2918
+	as4     bool                          // RFC 6793
+	long    bool                          // RFC 8654
+	mixed   bool                          // IPv4 routes with IPv6 next hops, RFC 8950
+	roles   []Role                        // RFC 9234
+	paths   map[Family]bgp.BGPAddPathMode // RFC 7911
+	caps    []bgp.ParameterCapabilityInterface
 	gr      grOffer
 }
 
@@ -82,12 +88,21 @@ func parseOpen(b []byte) *openInfo {
 		if !ok {
 			continue
 		}
+		info.caps = append(info.caps, caps.Capability...)
 		for _, c := range caps.Capability {
 			switch c := c.(type) {
 			case *bgp.CapFourOctetASNumber:
-				info.as = c.CapValue
+				info.as, info.as4 = c.CapValue, true
 			case *bgp.CapRouteRefresh:
 				info.refresh = true
+			case *bgp.CapAddPath:
+				info.addPath(c)
+			case *bgp.CapUnknown:
+				info.readRole(c)
+			case *bgp.CapExtendedNexthop:
+				info.extendedNextHop(c)
+			case *bgp.CapExtendedMessage:
+				info.long = true
 			case *bgp.CapGracefulRestart:
 				info.gr.graceful(c)
 			case *bgp.CapLongLivedGracefulRestart:
@@ -96,6 +111,15 @@ func parseOpen(b []byte) *openInfo {
 		}
 	}
 	return info
+}
+
+// extendedNextHop reads RFC 8950 §4.
+func (o *openInfo) extendedNextHop(c *bgp.CapExtendedNexthop) {
+	for _, t := range c.Tuples {
+		if t.NLRIAFI == bgp.AFI_IP && t.NLRISAFI == bgp.SAFI_UNICAST && t.NexthopAFI == bgp.AFI_IP6 {
+			o.mixed = true
+		}
+	}
 }
 
 // dominates reports whether the connections that we made win over those of the peer (RFC 4271 §6.8, RFC 6286 §2.3).
@@ -211,11 +235,6 @@ type tap struct {
 
 // maxUpdateKept is how long the body of an UPDATE may be that is reported: one route's is shorter.
 const maxUpdateKept = 512
-
-// inNotice reports whether the message in progress is a NOTIFICATION whose body is to come.
-func (t *tap) inNotice() bool {
-	return !t.lost && t.have == headerLen && t.header[18] == bgp.BGP_MSG_NOTIFICATION
-}
 
 // between reports whether no message is in progress.
 func (t *tap) between() bool { return t.have == 0 && !t.lost }

@@ -190,7 +190,7 @@ func (s *Speaker) describe(paths []*apiutil.Path, only string, multipath int) []
 				continue // it has just gone
 			}
 			d.Neighbor, d.ROA = peer.config().Name, s.validation(p)
-			hop, ok := peer.forward(nextHopOf(p.Attrs))
+			hop, ok := peer.forward(p)
 			if !ok {
 				hop.Addr = nextHopOf(p.Attrs)
 			}

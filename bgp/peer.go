@@ -21,12 +21,13 @@ import (
 // function; each such function only notes what it knows, and step, which runs after it, does what the whole state asks for.
 // So every order of events goes through the same code, and a missed event is at worst late.
 type peer struct {
-	cfg   atomic.Pointer[Neighbor] // replaced by a reload that needs no new session
-	life  atomic.Uint64            // of the dataplane when a session was last established
-	id    netip.Addr
-	local localSpeaker
-	stack hoststack.Stack
-	log   *logrus.Entry
+	cfg      atomic.Pointer[Neighbor] // replaced by a reload that needs no new session
+	farewell atomic.Bool              // we are about to go: see farewell.go
+	life     atomic.Uint64            // of the dataplane when a session was last established
+	id       netip.Addr
+	local    localSpeaker
+	stack    hoststack.Stack
+	log      *logrus.Entry
 	// arrived is Options.Arrived; set before the peer starts.
 	arrived func(netip.Prefix, time.Time)
 
@@ -45,11 +46,15 @@ type peer struct {
 	sess      *session
 	sessWire  *wire // the chosen one
 	sessTaken bool
-	calmUntil time.Time // nothing is offered to GoBGP before
-	staleBy   time.Time // when stale routes go whether the peer has sent all or not
-	confirmBy time.Time // when a chosen session must have its KEEPALIVE
-	probed    *wire     // for whose sake the established session was probed
-	proveFrom time.Time // from when on a message on it proves that it lives; zero: seen says how many there were then
+	calmUntil time.Time      // nothing is offered to GoBGP before
+	staleBy   time.Time      // when stale routes go whether the peer has sent all or not
+	restUntil time.Time      // no session before, except by order
+	rested    [2]PrefixLimit // the limits when that began
+	wantsHeal bool           // prefixes were left out, and there is room
+	healAt    time.Time      // not before
+	confirmBy time.Time      // when a chosen session must have its KEEPALIVE
+	probed    *wire          // for whose sake the established session was probed
+	proveFrom time.Time      // from when on a message on it proves that it lives; zero: seen says how many there were then
 	seen      uint64
 	giveAt    time.Time
 	dialAt    time.Time
@@ -109,6 +114,9 @@ func newPeer(cfg Neighbor, id netip.Addr, local localSpeaker, stack hoststack.St
 }
 
 func (p *peer) config() *Neighbor { return p.cfg.Load() }
+
+// internal reports whether the neighbour is in our AS.
+func (p *peer) internal() bool { return p.config().AS == p.local.as }
 
 // post has f run by the peer's goroutine. It never blocks; it reports false after the goroutine's end.
 func (p *peer) post(f func()) bool {
@@ -212,7 +220,7 @@ func (p *peer) resume() {
 
 // retry makes a peer that waits try again at once.
 func (p *peer) retry() {
-	p.post(func() { p.dialAt, p.giveAt = time.Time{}, time.Time{} })
+	p.post(func() { p.dialAt, p.giveAt, p.restUntil = time.Time{}, time.Time{}, time.Time{} })
 }
 
 // reset ends the session that there is; the next one begins when GoBGP has sat out its idle time.
@@ -235,6 +243,7 @@ func (p *peer) step(now time.Time) time.Duration {
 	p.resolveLate(now)
 	p.watchConfirm(now)
 	p.watchStale(now)
+	p.heal(now)
 	p.offer(now)
 	p.dial(now)
 	p.updateState()
@@ -267,6 +276,12 @@ func (p *peer) nextStep(now time.Time) time.Duration {
 	}
 	sooner(p.confirmBy)
 	sooner(p.staleBy)
+	if p.resting(now) {
+		sooner(p.restUntil)
+	}
+	if p.wantsHeal {
+		sooner(later(p.healAt, now.Add(probePoll)))
+	}
 	if p.probed != nil {
 		sooner(now.Add(probePoll))
 	}
@@ -291,7 +306,7 @@ func later(a, b time.Time) time.Time {
 
 // accepted takes a connection that the listener has attributed to this neighbour.
 func (p *peer) accepted(w *wire) {
-	if p.closing || p.ctx.Err() != nil {
+	if p.closing || p.ctx.Err() != nil || p.resting(time.Now()) {
 		w.refuse(&p.work, bgp.BGP_ERROR_CEASE, ceaseRejected, nil) // RFC 4486 §4
 		return
 	}
@@ -389,14 +404,14 @@ func (p *peer) offer(now time.Time) {
 	if w == nil {
 		w = p.in
 	}
-	if p.sess != nil || w == nil || p.closing || now.Before(p.calmUntil) {
+	if p.sess != nil || w == nil || p.closing || now.Before(p.calmUntil) || p.resting(now) {
 		return
 	}
 	if p.status.fsmState() != bgp.BGP_FSM_ACTIVE && now.Before(p.giveAt) {
 		return
 	}
 	p.giveAt = now.Add(giveRetry)
-	p.sess = newSession(p.id, w, p, p.intact)
+	p.sess = newSession(p.id, w, p, p.intact, p.config().Role)
 	p.sess.arrived = p.arrived
 	if p.out != nil && p.in != nil {
 		p.sess.addWire(p.in)
@@ -427,6 +442,11 @@ func (p *peer) sessionLost(must bool) bool {
 		p.post(func() { p.calmUntil = time.Now().Add(calm) })
 	}
 	return p.gobgp.resetLost(p) == nil
+}
+
+// sessionRests implements watcher.
+func (p *peer) sessionRests(d time.Duration) {
+	p.post(func() { p.restUntil, p.rested = time.Now().Add(d), p.limits() })
 }
 
 // sessionKept implements watcher.
@@ -464,7 +484,7 @@ func (p *peer) sessionOver(s *session, taken bool, cause string) {
 	if chosen && cause == "" {
 		cause = "ended after an unexpected message from the peer"
 	}
-	p.staleBy = time.Time{}
+	p.staleBy, p.wantsHeal = time.Time{}, false
 	if s.confirmed.Load() {
 		p.status.flapped()
 		p.status.hold(s.keeps(), now)
@@ -504,7 +524,7 @@ func (p *peer) fsmChanged(state bgp.FSMState, caps []bgp.ParameterCapabilityInte
 func (p *peer) updateState() {
 	fsm, state := p.status.fsmState(), Active
 	switch {
-	case p.closing:
+	case p.closing, p.resting(time.Now()):
 		state = Idle
 	case p.sessWire != nil && p.sess.confirmed.Load() && fsm == bgp.BGP_FSM_ESTABLISHED:
 		state = Established

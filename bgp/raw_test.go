@@ -135,7 +135,13 @@ func (p *rawPeer) expect(typ uint8) []byte {
 // establish does the handshake.
 func (p *rawPeer) establish() {
 	p.t.Helper()
-	p.send(rawOpen(65002, "10.2.0.1", bothFamilies()...))
+	p.establishFrom(65002, "10.2.0.1")
+}
+
+// establishFrom does it as another speaker, perhaps with more capabilities.
+func (p *rawPeer) establishFrom(as uint32, id string, more ...bgp.ParameterCapabilityInterface) {
+	p.t.Helper()
+	p.send(rawOpen(as, id, append(bothFamilies(), more...)...))
 	p.expect(bgp.BGP_MSG_OPEN)
 	p.send(keepalive)
 	p.expect(bgp.BGP_MSG_KEEPALIVE)
@@ -143,13 +149,30 @@ func (p *rawPeer) establish() {
 
 // reach is an UPDATE that announces a prefix by MP_REACH_NLRI with these next hop bytes.
 func reach(afi uint16, nextHop []byte, prefix string) []byte {
+	return announce(afi, nextHop, prefix, aspath(65002))
+}
+
+// aspath is the attribute with one sequence, of 4-byte numbers.
+func aspath(as ...uint32) []byte {
+	if len(as) == 0 {
+		return []byte{0x40, 2, 0}
+	}
+	b := []byte{0x40, 2, byte(2 + 4*len(as)), 2, byte(len(as))}
+	for _, n := range as {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	return b
+}
+
+// announce is reach with these attributes besides ORIGIN.
+func announce(afi uint16, nextHop []byte, prefix string, others ...[]byte) []byte {
 	pfx := netip.MustParsePrefix(prefix)
 	mp := binary.BigEndian.AppendUint16(nil, afi)
 	mp = append(mp, 1, byte(len(nextHop)))
 	mp = append(mp, nextHop...)
 	mp = append(mp, 0, byte(pfx.Bits()))
 	mp = append(mp, pfx.Addr().AsSlice()[:(pfx.Bits()+7)/8]...)
-	attrs := []byte{0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xea} // ORIGIN igp, AS_PATH 65002
+	attrs := slices.Concat(append([][]byte{{0x40, 1, 1, 0}}, others...)...) // ORIGIN igp first
 	attrs = append(attrs, 0x90, 14)
 	attrs = binary.BigEndian.AppendUint16(attrs, uint16(len(mp)))
 	attrs = append(attrs, mp...)
@@ -158,52 +181,6 @@ func reach(afi uint16, nextHop []byte, prefix string) []byte {
 }
 
 func b16(s string) []byte { return a(s).AsSlice() }
-
-// All the ways in which peers write the next hop on a link-local session.
-func TestNextHopEncodings(t *testing.T) {
-	r1, node, _ := rawSite(t, "fe80::2", "fe80::1", nil)
-	start(t, r1)
-	p := dialRaw(t, node, "fe80::1")
-	p.establish()
-	ll, global, none := b16("fe80::2"), b16("fd00::2"), b16("::")
-	join := func(x, y []byte) []byte { return append(append([]byte(nil), x...), y...) }
-	for i, nh := range [][]byte{global, ll, join(global, ll), join(none, ll), join(ll, ll)} {
-		p.send(reach(bgp.AFI_IP6, nh, fmt.Sprintf("fd00:%d::/64", i+1)))
-		p.send(reach(bgp.AFI_IP, nh, fmt.Sprintf("10.0.%d.0/24", i)))
-	}
-	var want []string
-	for i := range 5 {
-		want = append(want, fmt.Sprintf("10.0.%d.0/24 via fe80::2 dev tun0", i))
-	}
-	for i := range 5 {
-		want = append(want, fmt.Sprintf("fd00:%d::/64 via fe80::2 dev tun0", i+1))
-	}
-	r1.wantFeed(want...)
-
-	// Ours: a link-local next hop of 16 bytes, for IPv6 and for IPv4.
-	r1.originate("fd00:99::/64", "10.1.0.0/24")
-	for range 2 {
-		body := p.expect(bgp.BGP_MSG_UPDATE)
-		m, err := bgp.ParseBGPMessage(message(bgp.BGP_MSG_UPDATE, body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		u := m.Body.(*bgp.BGPUpdate)
-		if nh := nextHopOf(u.PathAttributes); nh != a("fe80::1") {
-			t.Errorf("we announce next hop %s in %x", nh, body)
-		}
-	}
-}
-
-func TestNextHopToOurselves(t *testing.T) {
-	r1, node, _ := rawSite(t, "169.254.0.2", "169.254.0.1", nil)
-	start(t, r1)
-	p := dialRaw(t, node, "169.254.0.1")
-	p.establish()
-	p.send(reach(bgp.AFI_IP, b4("169.254.0.1"), "10.0.1.0/24"))
-	p.send(reach(bgp.AFI_IP, b4("169.254.0.2"), "10.0.2.0/24"))
-	r1.wantFeed("10.0.2.0/24 via 169.254.0.2")
-}
 
 func b4(s string) []byte { return a(s).AsSlice() }
 

@@ -26,6 +26,7 @@ import (
 type session struct {
 	remote *net.TCPAddr // the neighbour's identity, which is what GoBGP finds it by
 	watch  watcher
+	role   Role
 	intact func() bool // we still forward by what the peer has from the session before
 	// arrived, if not nil, is told of each UPDATE with a single route. It must not block.
 	arrived func(netip.Prefix, time.Time)
@@ -35,7 +36,8 @@ type session struct {
 	wires    []*wire // that GoBGP's OPEN goes to
 	chosen   *wire
 	open     []byte // GoBGP's OPEN; nil until it took the session
-	prefix   []byte // read on chosen before GoBGP did, and not yet by GoBGP
+	inbox    inbox  // read on chosen, and no whole message yet, or not its turn
+	prefix   []byte // messages for GoBGP that it has not read yet
 	unread   int    // how long prefix is while GoBGP has read none of it, not even its OPEN
 	readBy   time.Time
 	cause    string // why it ended; the first cause stays
@@ -43,14 +45,17 @@ type session struct {
 	sawClose bool
 
 	terms    terms
-	graceful bool   // it ended so that GoBGP keeps the peer's routes
-	ceased   bool   // we ended it with a NOTIFICATION, and GoBGP is still to be told
-	insert   []byte // messages for GoBGP besides the peer's
+	traffic  *traffic
+	doom     *ending // the peer's OPEN is refused
+	graceful bool    // it ended so that GoBGP keeps the peer's routes
+	ceased   bool    // we ended it with a NOTIFICATION, and GoBGP is still to be told
+	insert   []byte  // messages for GoBGP besides the peer's
 
 	ready  chan struct{} // closed when chosen is set
 	ended  chan struct{} // closed by Close, and by us when we end it
 	kick   chan struct{} // a read deadline was set while a read waited for ready
 	reader tap           // of GoBGP's reading goroutine: there is one at a time
+	block  []byte        // that goroutine's, for what it reads
 
 	confirmed  atomic.Bool   // the peer answered our OPEN with a KEEPALIVE
 	messages   atomic.Uint64 // read
@@ -66,12 +71,13 @@ type watcher interface {
 	sessionKept()                        // the same, but GoBGP gets the error and keeps the routes
 	sessionEnded(*session, bool, string) // GoBGP closed it; whether it had taken it; why, "" when it is not known
 	sessionNotice(sent bool, body []byte) string
+	sessionRests(time.Duration) // we end it, and there shall be no other for so long
 }
 
-func newSession(remote netip.Addr, w *wire, watch watcher, intact func() bool) *session {
+func newSession(remote netip.Addr, w *wire, watch watcher, intact func() bool, role Role) *session {
 	s := &session{
 		remote: &net.TCPAddr{IP: remote.AsSlice(), Port: bgp.BGP_PORT, Zone: remote.Zone()},
-		watch:  watch, intact: intact,
+		watch:  watch, intact: intact, role: role,
 		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	s.addWire(w)
@@ -97,6 +103,7 @@ func (s *session) sendOpenLocked(w *wire) {
 	if s.intact() {
 		open = forwardingPreserved(open)
 	}
+	open = withRole(open, s.role)
 	if err := w.send(open); err != nil {
 		w.close() // its reader reports it
 	}
@@ -115,12 +122,13 @@ func (s *session) dropWire(w *wire) {
 }
 
 // choose lets GoBGP read from w, beginning with what was read already. The other candidates are the caller's.
-func (s *session) choose(w *wire, t terms) {
+func (s *session) choose(w *wire, t terms, tr *traffic, doom *ending) {
 	first, extra := w.take()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.terms = t
-	s.chosen, s.prefix, s.wires = w, slices.Concat(first, extra), nil
+	s.terms, s.traffic, s.doom = t, tr, doom
+	s.chosen, s.prefix, s.wires = w, first, nil
+	s.inbox = inbox{buf: extra}
 	s.unread = len(s.prefix)
 	s.local = tcpAddr(w.conn.LocalAddr())
 	if !s.readBy.IsZero() {
@@ -140,13 +148,12 @@ func (s *session) swap(w *wire) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	unread := len(s.prefix) == s.unread
-	if s.confirmed.Load() || len(s.prefix) > 0 && !unread || s.reader.have > 0 || !bytes.Equal(s.chosen.first, first) {
+	if s.confirmed.Load() || !unread && len(s.prefix)+s.inbox.len() > 0 || s.reader.have > 0 || !bytes.Equal(s.chosen.first, first) {
 		return false
 	}
-	s.prefix, s.unread = extra, -1
+	s.prefix, s.unread, s.inbox = nil, -1, inbox{buf: extra}
 	if unread {
-		s.prefix = slices.Concat(first, extra)
-		s.unread = len(s.prefix)
+		s.prefix, s.unread = first, len(first)
 	}
 	s.sendOpenLocked(w)
 	if !unread {
@@ -167,10 +174,17 @@ func (s *session) Read(b []byte) (int, error) {
 	}
 	for {
 		s.mu.Lock()
-		if len(s.prefix) == 0 && s.reader.between() {
-			s.prefix, s.insert = s.insert, nil
+		end := s.doom
+		if end == nil && len(s.prefix) == 0 {
+			if s.reader.between() {
+				s.prefix, s.insert = s.insert, nil
+			}
+			end = s.nextLocked()
 		}
-		n, w := copy(b, s.prefix), s.chosen
+		w, n := s.chosen, 0
+		if end == nil {
+			n = copy(b, s.prefix)
+		}
 		if n > 0 {
 			s.prefix = s.prefix[n:]
 			s.reader.feed(b[:n], s.receivedLocked)
@@ -178,14 +192,25 @@ func (s *session) Read(b []byte) (int, error) {
 			return n, nil
 		}
 		s.mu.Unlock()
-		n, err := w.conn.Read(b)
+		if end != nil {
+			s.finish(w, end)
+			return 0, s.lose(io.EOF, true)
+		}
+		if s.block == nil {
+			s.block = make([]byte, blockLen)
+		}
+		n, err := w.conn.Read(s.block)
 		s.mu.Lock()
 		if s.chosen != w {
 			s.mu.Unlock()
 			continue // swapped meanwhile: nothing that the old one said counts
 		}
-		s.reader.feed(b[:n], s.receivedLocked)
-		if n == 0 && s.readBy.IsZero() && errors.Is(err, os.ErrDeadlineExceeded) {
+		s.inbox.put(s.block[:n])
+		if n > 0 {
+			s.mu.Unlock()
+			continue // an error will come again
+		}
+		if s.readBy.IsZero() && errors.Is(err, os.ErrDeadlineExceeded) {
 			_ = w.conn.SetReadDeadline(time.Time{}) // it was pretend's
 			s.mu.Unlock()
 			continue
@@ -194,39 +219,77 @@ func (s *session) Read(b []byte) (int, error) {
 		if over {
 			s.setCauseLocked(connErrorText(err))
 		}
-		notice := err == nil && s.confirmed.Load() && s.reader.inNotice()
 		s.mu.Unlock()
-		if notice {
-			s.readNotice(w)
-			return 0, s.lose(io.EOF, true)
-		}
 		if over {
-			return n, s.lose(err, false)
+			return 0, s.lose(err, false)
 		}
-		return n, err
+		return 0, err
 	}
 }
 
-// readNotice reads the rest of a NOTIFICATION, for the cause that it gives.
-func (s *session) readNotice(w *wire) {
-	_ = w.conn.SetReadDeadline(time.Now().Add(writeWait))
-	b := make([]byte, 256)
-	for {
-		s.mu.Lock()
-		left := s.reader.left
-		open := s.reader.inNotice()
-		s.mu.Unlock()
-		if !open {
-			return
+// blockLen is how much is read at once. A full table comes in messages of one to four kilobytes.
+const blockLen = 8 << 10
+
+// ending is why we end a session: with a NOTIFICATION of ours, or, without a code, after one of the peer's.
+type ending struct {
+	code, subcode uint8
+	data          []byte
+	text          string        // what the operator reads; "": what the NOTIFICATION says
+	rest          time.Duration // for which the peer is left alone afterwards
+}
+
+// nextLocked makes the next message that has come GoBGP's to read, unless there is one. It returns what ends the session in its
+// place. A NOTIFICATION in an established session does: see lose.
+func (s *session) nextLocked() *ending {
+	for len(s.prefix) == 0 {
+		msg := s.inbox.next(s.limitLocked())
+		if msg == nil {
+			return nil
 		}
-		n, err := w.conn.Read(b[:min(left, len(b))])
-		s.mu.Lock()
-		s.reader.feed(b[:n], s.receivedLocked)
-		s.mu.Unlock()
-		if err != nil {
-			return
+		switch {
+		case s.inbox.raw || len(msg) < headerLen:
+		case msg[18] == bgp.BGP_MSG_NOTIFICATION && s.confirmed.Load():
+			s.receivedLocked(msg[18], msg[headerLen:])
+			return &ending{}
+		case msg[18] == bgp.BGP_MSG_UPDATE && s.traffic != nil:
+			changed, end := s.traffic.receive(msg)
+			if end != nil {
+				return end
+			}
+			if len(changed) == 0 {
+				s.receivedLocked(msg[18], msg[headerLen:])
+			}
+			msg = changed
 		}
+		s.prefix = msg
 	}
+	return nil
+}
+
+// limitLocked is how long a message of the peer's may be.
+func (s *session) limitLocked() int {
+	if s.traffic != nil {
+		return s.traffic.limit
+	}
+	return bgp.BGP_MAX_MESSAGE_LENGTH
+}
+
+// finish tells the peer why the session ends, if it does not know.
+func (s *session) finish(w *wire, e *ending) {
+	if e.code == 0 {
+		return
+	}
+	msg := notification(e.code, e.subcode, e.data)
+	text := e.text
+	if text == "" {
+		text = s.watch.sessionNotice(true, msg[headerLen:])
+	}
+	if e.rest > 0 {
+		s.watch.sessionRests(e.rest)
+	}
+	s.setCause(text)
+	_ = w.send(msg) // the peer may be gone, and then needs none
+	w.close()
 }
 
 // lose ends an established session whose wire is of no use any more. GoBGP sits in Idle for 5 seconds after any end of a
@@ -372,11 +435,18 @@ func (s *session) Write(b []byte) (int, error) {
 	if w == nil {
 		return len(b), nil
 	}
+	out, tr := b, s.shaper()
+	if tr != nil && len(b) > headerLen && b[18] == bgp.BGP_MSG_UPDATE {
+		if out = tr.send(b); len(out) == 0 {
+			return len(b), nil
+		}
+	}
 	for {
 		w.wmu.Lock()
-		n, err := w.conn.Write(b)
+		n, err := w.conn.Write(out)
 		w.wmu.Unlock()
 		if err == nil {
+			n = len(b)
 			if notice && b[headerLen] == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED {
 				err = s.holdTimerExpired()
 			}
@@ -401,6 +471,16 @@ func (s *session) Write(b []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// shaper is the traffic where it does something to what GoBGP sends.
+func (s *session) shaper() *traffic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.traffic == nil || !s.traffic.shapes() {
+		return nil
+	}
+	return s.traffic
 }
 
 // probe sends a KEEPALIVE besides GoBGP's own: a peer that has forgotten the connection answers with a reset.

@@ -77,11 +77,14 @@ type Speaker struct {
 	voided chan struct{} // holds one when the dataplane has lost what it held
 
 	mu      sync.RWMutex
-	resumed bool // the dataplane holds routes of an earlier run
-	leaving bool // another run will follow this one
-	cfg     Config
-	peers   map[netip.Addr]*peer // by configured address, with zone
-	byID    map[netip.Addr]*peer // by what GoBGP calls them
+	resumed bool                  // the dataplane holds routes of an earlier run
+	leaving bool                  // another run will follow this one
+	asked   Config                // as configured; guarded by changes
+	found   map[string]netip.Addr // who is on which link; guarded by changes
+	missing []Neighbor            // that were not found
+	cfg     Config                // asked, with addresses
+	peers   map[netip.Addr]*peer  // by configured address, with zone
+	byID    map[netip.Addr]*peer  // by what GoBGP calls them
 	origins map[Origin]bool
 	guests  guests
 	running *running // nil before Run and after
@@ -131,6 +134,8 @@ func New(o Options) (*Speaker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgp: %w", err)
 	}
+	asked := cfg
+	cfg, missing := asked.resolve(nil)
 	if o.Life == nil {
 		o.Life = func() uint64 { return 0 }
 	}
@@ -138,7 +143,7 @@ func New(o Options) (*Speaker, error) {
 		stack: o.Stack, log: o.Log,
 		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived, life: o.Life},
 		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived, roasChanged: make(chan struct{}, 1),
-		cfg:   cfg,
+		asked: asked, missing: missing, cfg: cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
 		changes: make(turn, 1), guests: newGuests(),
 	}
@@ -251,6 +256,9 @@ func (s *Speaker) stop(r *running) {
 	s.mu.RLock()
 	leaving := s.leaving
 	s.mu.RUnlock()
+	if !leaving {
+		s.farewell(r)
+	}
 	for p := range r.peers {
 		if leaving {
 			down = append(down, p.depart())

@@ -48,6 +48,10 @@ type Session struct {
 	Flaps        uint64   // ends of established sessions
 	Disabled     bool     // administratively
 	Graceful     Graceful
+	Leaks        uint64 // UPDATEs whose routes came the wrong way (RFC 9234 §5)
+	AddPath      string // what was agreed on: receive, send or both; "": nothing
+	Malformed    uint64 // UPDATEs whose routes were taken as withdrawn for something malformed in them (RFC 7606)
+	Limits       []LimitState
 
 	// Counted is when the figures were so that only GoBGP knows: Received, Accepted, Advertised, Graceful.Stale, HoldTime and
 	// Keepalive. It is zero, and they are, while GoBGP has not been able to say of this session.
@@ -91,6 +95,9 @@ type peerStatus struct {
 	gr           grOffer // of the peer's last OPEN, as far as we take part
 	held         held
 	everKept     bool
+	tally        tally
+	limits       []*limiter         // of the last session
+	paths        bgp.BGPAddPathMode // that it carries, of any family
 }
 
 func (st *peerStatus) init(cfg Neighbor) {
@@ -146,12 +153,16 @@ func negotiated(configured []Family, caps []bgp.ParameterCapabilityInterface) []
 }
 
 // opened notes what a chosen connection tells of the peer.
-func (st *peerStatus) opened(w *wire, s *session) {
+func (st *peerStatus) opened(w *wire, s *session, paths map[Family]bgp.BGPAddPathMode) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.local = w.local
 	st.remoteAS = w.openOrZero().as
 	st.lastUpdate = s.lastUpdateAt
+	st.paths = 0
+	for _, m := range paths {
+		st.paths |= m
+	}
 }
 
 func (st *peerStatus) peerAS() uint32 {
@@ -260,9 +271,16 @@ func (st *peerStatus) snapshot(cfg Neighbor) Session {
 	s := Session{
 		Neighbor: cfg, State: st.state, Since: st.since, LocalAddress: st.local, Families: cfg.Families, Flaps: st.flaps,
 		Disabled: st.disabled, LastError: st.lastError, LastErrorAt: st.lastErrorAt, ConnectError: st.connectError,
-		Graceful: st.gracefulLocked(cfg, time.Now()),
+		Graceful: st.gracefulLocked(cfg, time.Now()), Malformed: st.tally.withdrawn.Load(), Leaks: st.tally.leaks.Load(),
+	}
+	s.Limits = st.limitsLocked(cfg)
+	if cfg.External {
+		s.Neighbor.AS = st.remoteAS
 	}
 	if st.state == Established {
+		if st.paths != 0 {
+			s.AddPath = pathsText(st.paths)
+		}
 		s.Uptime, s.Families = time.Since(st.since), st.families
 	}
 	return s

@@ -13,6 +13,7 @@ import (
 	"go.fd.io/govpp/binapi/fib"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/ip6_nd"
 	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/memif"
@@ -36,6 +37,7 @@ const (
 	Route     Feature = "route"     // routes with a FIB source of our own
 	Session   Feature = "session"   // application namespaces, for TCP of VPP that is bound to an interface
 	Probe     Feature = "probe"     // ping and traceroute through a memif of the router's own
+	Advertise Feature = "advertise" // router advertisements, for BGP neighbours without an address
 	Fragments Feature = "fragments" // how often VPP looks for fragments that wait too long
 )
 
@@ -137,6 +139,11 @@ func Groups() []Group {
 			new(classify.ClassifyTableByInterface), new(classify.ClassifyTableByInterfaceReply),
 			new(classify.ClassifyTableInfo), new(classify.ClassifyTableInfoReply),
 			new(classify.InputACLSetInterface), new(classify.InputACLSetInterfaceReply),
+		}},
+		{Advertise, Optional, []api.Message{
+			new(ip6_nd.SwInterfaceIP6ndRaConfig), new(ip6_nd.SwInterfaceIP6ndRaConfigReply),
+			new(ip6_nd.WantIP6RaEvents), new(ip6_nd.WantIP6RaEventsReply),
+			new(ip6_nd.IP6RaEvent),
 		}},
 		{Fragments, Optional, []api.Message{
 			new(ip.IPReassemblyGet), new(ip.IPReassemblyGetReply),

@@ -78,7 +78,8 @@ type reading struct {
 	answer  Comparison
 	differ  []key // only if asked
 	learned map[key]struct{}
-	news    bool // what is learned has changed
+	news    bool             // what is learned has changed
+	hidden  map[key]struct{} // where a better source forwarded at the dump before: what of ours was behind it, nobody could see
 }
 
 // dump asks the target what it holds, and queues every difference. If it was asked for again meanwhile, the answer may be
@@ -117,7 +118,7 @@ func (s *Syncer) takeIn(ctx context.Context, held []Held, err error, want uint64
 	s.dumpErr = nil
 	s.round++
 	s.rev++ // of what is learned
-	s.shadows = make(map[key]struct{})
+	r.hidden, s.shadows = s.shadows, make(map[key]struct{})
 	s.scanAsked = false
 	for i := range held {
 		s.heldLocked(&held[i], r)
@@ -183,11 +184,11 @@ func (s *Syncer) heldLocked(h *Held, r *reading) {
 	case e == nil:
 		e = s.entryLocked(k)
 		e.leftover = true
-		r.drifted(&r.drift.Extra, k)
+		r.extra(k)
 	case e.have == nil:
 		// An entry for what others have there is none of ours.
 		e.leftover = e.leftover || e.best.feed != nil && !e.wanted() && len(e.rest) == 0
-		r.drifted(&r.drift.Extra, k)
+		r.extra(k)
 	}
 	have := s.internLocked(h.Kind, h.NextHops)
 	if e.have != nil && e.have != unknown && e.have != have {
@@ -204,6 +205,13 @@ func (r *reading) drifted(n *uint64, k key) {
 	*n++
 	if len(r.drift.First) < maxShown {
 		r.drift.First = append(r.drift.First, k.public())
+	}
+}
+
+// extra counts a route of ours that was not known to be there, unless it was behind another's until now.
+func (r *reading) extra(k key) {
+	if _, ok := r.hidden[k]; !ok {
+		r.drifted(&r.drift.Extra, k)
 	}
 }
 

@@ -62,8 +62,7 @@ const (
 	p99Limit    = 10.0
 
 	// restartRing holds what comes in a second: a machine that does other things too may stop a VPP for half a second, and what
-	// is lost then is not lost by the router's death. A VPP that is slave of a cable fills a ring with its buffers, of which it
-	// has twice as many.
+	// is lost then is not lost by the router's death.
 	restartRing = 2048
 	awayFor     = 5 * time.Second
 	tellAll     = 60 * time.Second // for many routes to go from router to router

@@ -19,7 +19,7 @@ import (
 const (
 	sweepRate  = 5_000           // packets a second: a ring holds what comes while a busy machine stops a VPP
 	manyLimit  = 3 * time.Minute // to learn many routes, and to put them into another VPP
-	sweepTries = 3               // a busy machine drops packets of a stream that waits for nobody
+	sweepTries = 5               // a busy machine drops packets of a stream that waits for nobody
 )
 
 // rlrWithin runs a command that may take longer than others.
@@ -95,6 +95,7 @@ func (p *play) sweepAll(ctx context.Context, first string, n int) error {
 		if most = max(most, got); got == n {
 			return nil
 		}
+		p.progress.say("a sweep: of %d packets %d arrive", n, got)
 	}
 	return fmt.Errorf("of a packet for each of %d routes at most %d arrive at server2", n, most)
 }
@@ -122,6 +123,9 @@ func (p *play) checkVPPKilledMany(ctx context.Context, withdraw bool) (string, e
 		return "", err
 	}
 	learned := time.Since(told)
+	if err := p.passedOn(ctx, n); err != nil {
+		return "", err
+	}
 	if err := p.sweepAll(ctx, manyPool.String(), n); err != nil {
 		return "", fmt.Errorf("before the kill: %w", err)
 	}
@@ -150,6 +154,11 @@ func (p *play) checkVPPKilledMany(ctx context.Context, withdraw bool) (string, e
 	if err != nil {
 		return "", err
 	}
+	if !withdraw {
+		if err := p.passedOn(ctx, n); err != nil {
+			return "", err
+		}
+	}
 	if err := p.sweepAll(ctx, manyPool.String(), n); err != nil {
 		return "", err
 	}
@@ -160,6 +169,20 @@ func (p *play) checkVPPKilledMany(ctx context.Context, withdraw bool) (string, e
 	p.metric("many_rss_bytes", float64(after.RSSBytes))
 	return fmt.Sprintf("%d routes learned in %.1f s; all in the new VPP %.1f s after the old one's death, and a packet for each of %d arrives; VPP takes %.0f MB, the router %.0f MB",
 		installed, learned.Seconds(), took.Seconds(), n, float64(after.Dataplane.RSSBytes)/1e6, float64(after.RSSBytes)/1e6), nil
+}
+
+// passedOn waits until router3 has n routes too: while it learns them from router1, both are busy, and so is the machine.
+func (p *play) passedOn(ctx context.Context, n int) error {
+	return until(ctx, manyLimit, func() error {
+		var st ctl.Status
+		if err := p.ask(ctx, &st, "router3", "show", "status"); err != nil {
+			return err
+		}
+		if got := st.FIB.States["installed"]; got < n || st.FIB.Unsettled > 0 {
+			return fmt.Errorf("of %d routes router3 has %d in its dataplane: %v", n, got, st.FIB.States)
+		}
+		return nil
+	})
 }
 
 // holds checks that another VPP than old has confirmed so many routes.

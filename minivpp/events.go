@@ -28,6 +28,7 @@ type hub struct {
 	mu       sync.Mutex
 	pending  []plane.Event
 	ifaces   map[*client]uint32 // pid that the client gave
+	adverts  map[*client]uint32 // likewise, of router advertisements
 	watchers []watcher
 	wake     chan struct{}
 }
@@ -42,7 +43,7 @@ type watcher struct {
 }
 
 func newHub(s *Server) *hub {
-	return &hub{srv: s, state: map[uint32]linkState{}, ifaces: map[*client]uint32{}, wake: make(chan struct{}, 1)}
+	return &hub{srv: s, state: map[uint32]linkState{}, ifaces: map[*client]uint32{}, adverts: map[*client]uint32{}, wake: make(chan struct{}, 1)}
 }
 
 // subscribe starts to collect the plane's events. It comes before the first client, so that none misses anything.
@@ -75,6 +76,7 @@ func (h *hub) run(ctx context.Context) error {
 		h.mu.Unlock()
 		h.interfaceEvents(batch)
 		h.neighborEvents(batch)
+		h.advertEvents(batch)
 	}
 }
 
@@ -156,6 +158,7 @@ func (h *hub) forget(c *client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.ifaces, c)
+	delete(h.adverts, c)
 	h.watchers = slices.DeleteFunc(h.watchers, func(w watcher) bool { return w.client == c })
 }
 

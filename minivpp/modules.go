@@ -4,6 +4,7 @@ import (
 	"go.fd.io/govpp/binapi/fib"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/ip6_nd"
 	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/ping"
@@ -70,6 +71,11 @@ func (s *Server) modules() []module {
 			event((*ip_neighbor.IPNeighborEvent)(nil)),
 			unary(s.wantIPNeighborEventsV2),
 			event((*ip_neighbor.IPNeighborEventV2)(nil)),
+		}},
+		{ip6_nd.APIFile, ip6_nd.APIVersion, ip6_nd.VersionCrc, []group{
+			unary(s.swInterfaceIP6ndRaConfig),
+			unary(s.wantIP6RaEvents),
+			event((*ip6_nd.IP6RaEvent)(nil)),
 		}},
 		{memif.APIFile, memif.APIVersion, memif.VersionCrc, []group{
 			unary(s.memifSocketFilenameAddDel),

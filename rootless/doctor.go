@@ -33,8 +33,8 @@ func (h Host) Findings() []Finding {
 const embeddedInstead = "the embedded dataplane forwards"
 
 // CheckVPP says whether a router can run on VPP here, and with which sizes. The error says what is missing and what would
-// help: ErrNoVPP, a *MemoryError, or another one.
-func (h Host) CheckVPP() (Sizes, error) {
+// help: ErrNoVPP, a *MemoryError, or another one. held is Size's.
+func (h Host) CheckVPP(held int) (Sizes, error) {
 	if h.VPP == "" {
 		return Sizes{}, ErrNoVPP
 	}
@@ -43,7 +43,7 @@ func (h Host) CheckVPP() (Sizes, error) {
 			return Sizes{}, fmt.Errorf("%s: %s: %s; %s", f.Subject, f.Value, f.Consequence, f.Cure)
 		}
 	}
-	return Size(h)
+	return Size(h, held)
 }
 
 // ErrNoVPP means that no vpp program was found.
@@ -102,7 +102,7 @@ func (h Host) memory() Finding {
 	if h.VPP == "" || !f.OK {
 		return f
 	}
-	sizes, err := Size(h)
+	sizes, err := Size(h, 0)
 	if err != nil {
 		f.OK = false
 		f.Consequence += ", and too little for VPP: " + embeddedInstead

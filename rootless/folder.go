@@ -66,6 +66,13 @@ func (f folder) write(s Settings) error {
 	return os.WriteFile(f.file("startup.conf"), []byte(text), 0o600)
 }
 
+// configured reports whether the startup.conf that is there is what the settings say.
+func (f folder) configured(s Settings) bool {
+	there, err := os.ReadFile(f.file("startup.conf"))
+	text, wrong := s.Text()
+	return err == nil && wrong == nil && string(there) == text
+}
+
 // sweep removes what a VPP that is dead left: sockets that nobody answers at, and its shared memory.
 func (f folder) sweep(prefix string) {
 	s := SocketsIn(string(f))

@@ -202,7 +202,7 @@ func TestPlugins(t *testing.T) {
 func TestDoctorOnVPP(t *testing.T) {
 	const plugin = "lib/vpp_plugins/memif_plugin.so"
 	good := Host{VPP: install(t, plugin, "lib/libvppcom.so"), VPPLibrary: "/lib/libvppcom.so", MemoryLimit: 512 << 20, SharedMemory: Available}
-	if _, err := good.CheckVPP(); err != nil {
+	if _, err := good.CheckVPP(0); err != nil {
 		t.Errorf("refused: %v", err)
 	}
 	for name, c := range map[string]struct {
@@ -218,7 +218,7 @@ func TestDoctorOnVPP(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := good
 			c.change(&h)
-			_, err := h.CheckVPP()
+			_, err := h.CheckVPP(0)
 			contains(t, err, c.want)
 			for _, f := range h.Findings() {
 				if f.OK == (f.Subject == c.subject) {

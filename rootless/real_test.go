@@ -191,7 +191,7 @@ func TestInstallation(t *testing.T) {
 		if h.VPP != binary || h.VPPLibrary != lib {
 			t.Errorf("probed %+v", h)
 		}
-		if _, err := h.CheckVPP(); err != nil {
+		if _, err := h.CheckVPP(0); err != nil {
 			t.Errorf("VPP cannot be used here: %v", err)
 		}
 	})

@@ -13,7 +13,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 func TestStartupConf(t *testing.T) {
-	sizes, err := Size(Host{MemoryLimit: 256 * mib})
+	sizes, err := Size(Host{MemoryLimit: 256 * mib}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import "fmt"
 type Sizes struct {
 	Heap    uint64 // main heap: whole MiB
 	Stats   uint64 // stats segment: whole MiB
-	Buffers int    // packet buffers of each NUMA node; each takes a page of 4 KiB
+	Buffers int    // packet buffers of each NUMA node to ask for; each takes a page of 4 KiB
 }
 
 const (
@@ -27,9 +27,13 @@ const (
 	// bases, the fewest buffers, and room for some thousands of routes.
 	MinimumVPPMemory = 176 * mib
 
-	// VPP writes to every buffer at its start, so each costs its page at once. A memif copies, so that buffers are needed only
-	// for the packets that are between its rings: some vectors of 256, TCP's unacknowledged segments, and fragments waiting.
+	// VPP writes to every buffer at its start, so each costs its page at once. A memif master copies, so that buffers are needed
+	// only for the packets that are between its rings: some vectors of 256, TCP's unacknowledged segments, and fragments waiting.
+	// What a slave's rings hold comes on top.
+	//
+	// Of 4,096 that are asked for there are 2,989: VPP lays them in a row, and leaves out those that would cross a page.
 	usualBuffers = 4096
+	usualThere   = 2989
 
 	minHeap  = 96 * mib
 	maxHeap  = 2048 * mib
@@ -47,21 +51,25 @@ func (e *MemoryError) Error() string {
 		e.Need/mib, e.Limit/mib, (e.Need-e.Limit+mib-1)/mib)
 }
 
-// Size divides the host's memory. A limit that is unknown is taken for plenty. The error is a *MemoryError.
-func Size(h Host) (Sizes, error) {
+// Size divides the host's memory. held is how many packet buffers the rings of memif interfaces hold for good: VPP, where it is
+// the slave, fills both of a pair with buffers of its own, and without a free one it neither sends nor receives any more. A
+// limit that is unknown is taken for plenty. The error is a *MemoryError.
+func Size(h Host, held int) (Sizes, error) {
 	limit := h.MemoryLimit
 	if limit == 0 {
 		limit = 8192 * mib
 	}
-	if limit < MinimumVPPMemory {
-		return Sizes{}, &MemoryError{Need: MinimumVPPMemory, Limit: limit}
+	more := (held*usualBuffers + usualThere - 1) / usualThere
+	need := uint64(MinimumVPPMemory + more*bufferPage)
+	if limit < need {
+		return Sizes{}, &MemoryError{Need: (need + mib - 1) / mib * mib, Limit: limit}
 	}
-	spare := limit - (vppBase + routerBase + usualBuffers*bufferPage) // the minimum is more than these together
+	spare := limit - (vppBase + routerBase + uint64(usualBuffers+more)*bufferPage) // the minimum is more than these together
 	// A route costs the router about twice what it costs VPP, and the stats segment a sixth of the heap.
 	return Sizes{
 		Heap:    clamp(minHeap+spare*2/5, minHeap, maxHeap) / mib * mib,
 		Stats:   clamp(minStats+spare/15, minStats, maxStats) / mib * mib,
-		Buffers: usualBuffers,
+		Buffers: usualBuffers + more,
 	}, nil
 }
 

@@ -18,7 +18,7 @@ func TestSize(t *testing.T) {
 		{limit: 0, heap: 2048, stats: 512, buffers: 4096, routesAt: 4_000_000}, // unknown is plenty
 		{limit: 1 << 20, heap: 2048, stats: 512, buffers: 4096, routesAt: 4_000_000},
 	} {
-		s, err := Size(Host{MemoryLimit: c.limit * mib})
+		s, err := Size(Host{MemoryLimit: c.limit * mib}, 0)
 		if err != nil {
 			t.Errorf("%d MiB: %v", c.limit, err)
 			continue
@@ -37,7 +37,7 @@ func TestSize(t *testing.T) {
 
 func TestSizeNamesWhatIsMissing(t *testing.T) {
 	for _, limit := range []uint64{1, 64 * mib, MinimumVPPMemory - 1} {
-		_, err := Size(Host{MemoryLimit: limit})
+		_, err := Size(Host{MemoryLimit: limit}, 0)
 		var missing *MemoryError
 		if !errors.As(err, &missing) {
 			t.Fatalf("%d bytes: %v, want a *MemoryError", limit, err)
@@ -46,15 +46,25 @@ func TestSizeNamesWhatIsMissing(t *testing.T) {
 			t.Errorf("%d bytes: %+v", limit, missing)
 		}
 	}
-	_, err := Size(Host{MemoryLimit: 64 * mib})
+	_, err := Size(Host{MemoryLimit: 64 * mib}, 0)
 	contains(t, err, "need 176 MiB", "64 MiB", "112 MiB too few", "embedded")
+}
+
+// The rings of memif slaves get buffers of their own, and these their memory.
+func TestSizeForRings(t *testing.T) {
+	s, err := Size(Host{MemoryLimit: 256 * mib}, 4096)
+	if err != nil || s.Buffers != 4096+5613 || s.Heap >= 137*mib {
+		t.Errorf("%+v, %v", s, err)
+	}
+	_, err = Size(Host{MemoryLimit: 256 * mib}, 16384)
+	contains(t, err, "need 264 MiB", "8 MiB too few")
 }
 
 // More memory never makes anything smaller.
 func TestSizeGrowsWithMemory(t *testing.T) {
 	var last Sizes
 	for limit := uint64(MinimumVPPMemory); limit < 20<<30; limit += 13 * mib {
-		s, err := Size(Host{MemoryLimit: limit})
+		s, err := Size(Host{MemoryLimit: limit}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

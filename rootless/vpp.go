@@ -242,6 +242,9 @@ func (v *VPP) once(ctx context.Context, w *deathWatch) (lived time.Duration, err
 		}
 	}
 	defer w.close()
+	if adopted && !v.folder.configured(v.settings) {
+		v.log.Warn("this vpp was started with other settings than it would get now; `rlr stop` and `rlr run` give it those")
+	}
 	return v.attend(ctx, w, adopted)
 }
 

@@ -86,13 +86,14 @@ type Agent struct {
 	instance instance // the latest
 	byName   map[string]uint32
 	byIndex  map[uint32]string
-	state    map[string]*ifState // by name of configured interface
-	other    error               // what failed besides interfaces
-	links    map[string]link     // our interfaces, at the latest look
-	expected map[string]bool     // those that were up when the dataplane ended, and have not come up in the new one
-	expectBy time.Time           // when that is over
-	settled  uint64              // cfgRev that is completely in the dataplane; 0 none
-	progress chan struct{}       // closed and replaced when settled, or life, changes
+	state    map[string]*ifState   // by name of configured interface
+	other    error                 // what failed besides interfaces
+	routers  map[uint32]advertised // by index of the life's interfaces; nil before the first
+	links    map[string]link       // our interfaces, at the latest look
+	expected map[string]bool       // those that were up when the dataplane ended, and have not come up in the new one
+	expectBy time.Time             // when that is over
+	settled  uint64                // cfgRev that is completely in the dataplane; 0 none
+	progress chan struct{}         // closed and replaced when settled, or life, changes
 	watchers map[int]func(Change)
 	watchSeq int
 	errs     errorLog
@@ -177,7 +178,7 @@ func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 		return false, err
 	}
 	defer t.Disconnect()
-	l := &life{a: a, s: s, log: a.log, retry: make(map[string]*backoff), adaptive: make(map[uint32]bool)}
+	l := &life{a: a, s: s, log: a.log, retry: make(map[string]*backoff), adaptive: make(map[uint32]bool), adverts: make(map[uint32]bool)}
 	if err := l.begin(ctx); err != nil {
 		return false, err
 	}

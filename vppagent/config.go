@@ -39,6 +39,8 @@ type Interface struct {
 	Table      uint32
 	Neighbors  []StaticNeighbor
 	Enabled    bool // administratively up
+	Advertise  bool // send router advertisements, and look for the router on the link; it must have IPv6
+	Bare       bool // advertise without the MAC address: behind the link's other end it is nobody's
 }
 
 // Loopback is an interface of the dataplane itself.

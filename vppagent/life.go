@@ -35,6 +35,8 @@ type life struct {
 	tried    uint64              // Agent.cfgRev of the latest pass
 	retry    map[string]*backoff // interfaces that failed; "" is everything else
 	commands atomic.Int32        // that VPP's command line is busy with
+	heard    chan struct{}       // one slot: a router was heard of that is news
+	adverts  map[uint32]bool     // interfaces that were told whether to advertise since their link came up
 	adaptive map[uint32]bool     // memifs whose receive mode was set since their link came up
 
 	// routes guards what our routes are in the dataplane: fib's writes share it, and who removes interfaces has it alone.
@@ -67,6 +69,9 @@ func (l *life) begin(ctx context.Context) error {
 	l.instance = instance{ping.VpePID, asked.Add(-uptime(clock.Reply))}
 	l.status = Status{Version: version.Version, PID: ping.VpePID, Boot: l.instance.boot, Missing: l.report.Rows}
 	if l.source, err = source(ctx, l.s, l.a.sourceName()); err != nil {
+		return err
+	}
+	if err := l.hear(ctx); err != nil {
 		return err
 	}
 	return l.subscribe(ctx)
@@ -125,6 +130,13 @@ func (l *life) follow(ctx context.Context) error {
 			if l.commands.Load() == 0 {
 				err = l.s.call(ctx, &memclnt.ControlPing{}, new(memclnt.ControlPingReply))
 			}
+			if err == nil {
+				err = l.lookForRouters(ctx)
+			}
+		case <-l.heard:
+			if err = l.approach(ctx); err == nil {
+				l.notify(InterfacesChanged)
+			}
 		case <-l.events:
 			err = l.eventful(ctx)
 		case <-l.a.poke:
@@ -153,6 +165,7 @@ func (l *life) eventful(ctx context.Context) error {
 		return l.reconcile(ctx)
 	}
 	l.setAdaptive(ctx, now)
+	l.advertise(ctx, now)
 	l.notify(InterfacesChanged)
 	return nil
 }

@@ -76,6 +76,7 @@ func (l *life) reconcile(ctx context.Context) error {
 	}
 	changed := l.a.publish(p, rev)
 	l.setAdaptive(ctx, w.interfaces)
+	l.advertise(ctx, w.interfaces)
 	if changed {
 		l.notify(InterfacesChanged)
 	}

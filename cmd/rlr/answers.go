@@ -182,12 +182,16 @@ func (r *router) sessions() []ctl.BGPSession {
 	ov := r.overlay.Load()
 	for _, s := range r.speaker.Sessions() {
 		row := ctl.BGPSession{
-			Name: s.Neighbor.Name, Address: s.Neighbor.Address.WithZone("").String(), Interface: s.Neighbor.Interface,
+			Name: s.Neighbor.Name, Address: addressText(s.Neighbor.Address), Interface: s.Neighbor.Interface,
 			AS: s.Neighbor.AS, State: s.State.String(), UptimeS: s.Uptime.Seconds(),
 			Received: s.Received, Accepted: s.Accepted, Advertised: s.Advertised, LastError: s.ErrorText(),
 			HoldTimeS: s.HoldTime.Seconds(), KeepaliveS: s.Keepalive.Seconds(), VRF: defaultTable,
 			Flaps: s.Flaps, Disabled: s.Disabled, Families: []string{}, GracefulRestart: gracefulRestart(s.Graceful),
 			Group: s.Neighbor.Group, Dynamic: s.Neighbor.Dynamic, Runtime: ov.hasNeighbor(s.Neighbor.Name),
+			MaxPrefix: prefixLimits(s.Limits), AddPath: s.AddPath, Malformed: s.Malformed, Leaks: s.Leaks,
+		}
+		if s.Neighbor.Role != bgp.NoRole {
+			row.Role = s.Neighbor.Role.String()
 		}
 		if row.Interface == "" {
 			row.Interface = r.syncer.ResolveInterface(s.Neighbor.Table, s.Neighbor.Address)
@@ -207,6 +211,23 @@ func (r *router) sessions() []ctl.BGPSession {
 			row.Families = append(row.Families, f.String())
 		}
 		out = append(out, row)
+	}
+	return out
+}
+
+// addressText is "" where there is none.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.WithZone("").String()
+}
+
+func prefixLimits(all []bgp.LimitState) (out []ctl.PrefixLimit) {
+	for _, l := range all {
+		out = append(out, ctl.PrefixLimit{
+			Family: l.Family.String(), Limit: l.Max, Action: l.Action.String(), Prefixes: l.Prefixes, Blocked: l.Blocked, Reached: l.Reached(),
+		})
 	}
 	return out
 }

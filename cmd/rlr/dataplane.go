@@ -25,6 +25,7 @@ type dataplane struct {
 	plane   *minivpp.Server // of the embedded one
 	vpp     *rootless.VPP   // of the one that we started
 	library string          // libvppcom of the VPP
+	held    int             // packet buffers for rings, of the one that we started
 	instead string          // why the installed VPP does not forward, with kind auto
 
 	run   func(context.Context) error
@@ -37,9 +38,9 @@ func (r *router) newDataplane(cfg *config.Config) (*dataplane, error) {
 	case cfg.Dataplane.Attach != "":
 		return attachedVPP(cfg.Dataplane.Attach)
 	case cfg.Dataplane.Kind == config.VPP:
-		return r.ownVPP()
+		return r.ownVPP(cfg)
 	case cfg.Dataplane.Kind == config.Auto:
-		d, err := r.ownVPP()
+		d, err := r.ownVPP(cfg)
 		if err == nil {
 			return d, nil
 		}
@@ -85,9 +86,10 @@ func (r *router) embedded() (*dataplane, error) {
 	return &dataplane{kind: config.Embedded, sockets: s, plane: plane, run: plane.Run, ready: plane.Ready()}, nil
 }
 
-func (r *router) ownVPP() (*dataplane, error) {
+func (r *router) ownVPP(cfg *config.Config) (*dataplane, error) {
 	host := rootless.Probe("/")
-	sizes, err := host.CheckVPP()
+	held := heldBuffers(cfg)
+	sizes, err := host.CheckVPP(held)
 	if err != nil {
 		return nil, &unusableError{err}
 	}
@@ -95,7 +97,24 @@ func (r *router) ownVPP() (*dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dataplane{kind: config.VPP, sockets: vpp.Sockets(), vpp: vpp, library: host.VPPLibrary, run: vpp.Run, ready: vpp.Ready()}, nil
+	return &dataplane{
+		kind: config.VPP, sockets: vpp.Sockets(), vpp: vpp, library: host.VPPLibrary, held: held, run: vpp.Run, ready: vpp.Ready(),
+	}, nil
+}
+
+// sparedBuffers is how many packet buffers interfaces that come later may hold of those that VPP has for its work: the rings of one
+// of usual size. VPP's buffers cannot become more while it runs.
+const sparedBuffers = 2048
+
+// heldBuffers is how many packet buffers the rings of the memif interfaces hold: of those whose slave is the dataplane, all.
+func heldBuffers(cfg *config.Config) int {
+	held := 0
+	for _, i := range cfg.Interfaces {
+		if i.Memif != nil && i.Memif.Role == config.Slave {
+			held += 2 * i.Memif.RingSize * i.Memif.Queues
+		}
+	}
+	return held
 }
 
 // attachedVPP is a VPP that somebody else runs: it may come and go, and vppagent follows it.

@@ -153,6 +153,7 @@ func neighborSettings(n bgp.Neighbor, off bool) []config.Setting {
 		families = append(families, f.String())
 	}
 	put(families != nil, "families", families)
+	put(n.AllowOwnAS != 0, "allow-own-as", uint64(n.AllowOwnAS))
 	put(n.Group != "", "group", n.Group)
 	return out
 }

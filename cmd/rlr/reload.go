@@ -41,6 +41,10 @@ func (r *router) become(ctx context.Context, ov overlay, next *config.Config) ([
 	if err := needsRestart(old, next); err != nil {
 		return nil, ctl.BadRequest("%v", err)
 	}
+	if held := heldBuffers(next); r.dp.vpp != nil && held > r.dp.held+sparedBuffers {
+		return nil, ctl.BadRequest("the rings of memif slaves hold %d packet buffers, and VPP was started with %d for them: that needs `rlr stop` and `rlr run`, or smaller rings (ring-size, queues); nothing was changed",
+			held, r.dp.held)
+	}
 	changes := difference(old, next)
 	if len(changes) == 0 {
 		r.overlay.Store(&ov)
@@ -54,7 +58,9 @@ func (r *router) become(ctx context.Context, ov overlay, next *config.Config) ([
 	r.overlay.Store(&ov)
 	r.config.Store(next)
 	setLevel(r.logger, next.Log)
-	r.agent.SetConfig(agentConfig(next, r.claim.Dir))
+	r.discovering.Lock()
+	r.configureAgent()
+	r.discovering.Unlock()
 	r.static.Replace(staticRoutes(next))
 	r.direct.Replace(r.agent.Reachable())
 	if old.Dataplane != next.Dataplane {
@@ -128,6 +134,9 @@ func difference(old, next *config.Config) []string {
 	}
 	if old.Dataplane.Learn != next.Dataplane.Learn {
 		out = append(out, "dataplane.learn changed")
+	}
+	if old.BGP.Farewell != next.BGP.Farewell {
+		out = append(out, "bgp.graceful-shutdown changed")
 	}
 	if old.BGP.Deferral != next.BGP.Deferral {
 		out = append(out, "bgp.deferral changed, for the next start")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -68,6 +69,9 @@ type router struct {
 	lives atomic.Uint64 // of the dataplane, so far
 
 	ending chan error // errRestart, or nil for `rlr stop`
+
+	discovering sync.Mutex
+	found       map[string]netip.Addr // who is on which link; guarded by discovering
 
 	originating sync.Mutex
 	roaMu       sync.Mutex
@@ -277,6 +281,31 @@ func (r *router) dataplaneChanged(c vppagent.Change) {
 	}
 	r.updateConnected()
 	r.syncer.InterfacesChanged()
+	r.discover()
+}
+
+// discover tells BGP who is on the links of neighbours without an address, and vppagent who of them is behind a tunnel.
+func (r *router) discover() {
+	found := r.agent.Routers()
+	if r.speaker == nil || len(found) == 0 {
+		return
+	}
+	r.discovering.Lock() // who comes last tells the latest
+	defer r.discovering.Unlock()
+	if maps.Equal(found, r.found) {
+		return
+	}
+	r.found = found
+	r.configureAgent()
+	if err := r.speaker.Discovered(found); err != nil {
+		r.log.WithError(err).Error("BGP does not take neighbors that were found")
+	}
+}
+
+// configureAgent gives vppagent the accepted configuration; discovering is held.
+func (r *router) configureAgent() {
+	cfg := r.config.Load()
+	r.agent.SetConfig(withRouters(cfg, agentConfig(cfg, r.claim.Dir), r.found))
 }
 
 // updateConnected gives the connected routes of the moment to those who use them.

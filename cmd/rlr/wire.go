@@ -66,6 +66,8 @@ func agentConfig(cfg *config.Config, dir string) vppagent.Config {
 			Addresses:  addresses(cfg, i),
 			Unnumbered: i.Unnumbered,
 			Enabled:    true,
+			Advertise:  unnumberedOn(cfg, i),
+			Bare:       i.WireGuard != nil,
 		}
 		switch {
 		case i.Memif != nil:
@@ -112,8 +114,24 @@ func needsIP6(cfg *config.Config, i config.Interface) bool {
 		return true
 	}
 	return slices.ContainsFunc(cfg.BGP.Neighbors, func(n config.Neighbor) bool {
-		return n.Interface == i.Name && n.Address.Is6()
+		return n.Interface == i.Name && !n.Address.Is4()
 	})
+}
+
+// unnumberedOn says whether a BGP neighbour without an address is to be found on an interface.
+func unnumberedOn(cfg *config.Config, i config.Interface) bool {
+	return slices.ContainsFunc(cfg.BGP.Neighbors, func(n config.Neighbor) bool { return n.Interface == i.Name && !n.Address.IsValid() })
+}
+
+// withRouters adds the neighbours that were found behind tunnels: see peersOn.
+func withRouters(cfg *config.Config, out vppagent.Config, found map[string]netip.Addr) vppagent.Config {
+	for k := range out.Interfaces {
+		vi := &out.Interfaces[k]
+		if a := found[vi.Name]; vi.Advertise && vi.Bare && a.IsValid() {
+			vi.Neighbors = append(vi.Neighbors, vppagent.StaticNeighbor{Address: a, MAC: stableMAC(cfg.Router.Name, vi.Name, wgSide)})
+		}
+	}
+	return out
 }
 
 // peersOn lists the BGP neighbours that are known to be behind a tunnel. VPP sends no first SYN to a link-local address
@@ -126,7 +144,7 @@ func peersOn(cfg *config.Config, i config.Interface) []vppagent.StaticNeighbor {
 		if n.Interface == "" && !n.Multihop {
 			on = slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Masked().Contains(n.Address) })
 		}
-		if on {
+		if on && n.Address.IsValid() {
 			out = append(out, vppagent.StaticNeighbor{Address: n.Address, MAC: mac})
 		}
 	}
@@ -161,7 +179,7 @@ func linkConfig(cfg *config.Config, i config.Interface, dir string) wg.Config {
 func bgpConfig(cfg *config.Config) bgp.Config {
 	out := bgp.Config{
 		AS: cfg.Router.AS, RouterID: cfg.Router.ID, ClusterID: cfg.BGP.ClusterID, Multipath: cfg.BGP.Multipath,
-		Deferral: cfg.BGP.Deferral, ROA: roaPolicy(cfg.ROA.Policy),
+		Deferral: cfg.BGP.Deferral, Farewell: cfg.BGP.Farewell, ROA: roaPolicy(cfg.ROA.Policy),
 	}
 	for _, n := range cfg.BGP.Neighbors {
 		out.Neighbors = append(out.Neighbors, neighborConfig(cfg, n))
@@ -170,7 +188,7 @@ func bgpConfig(cfg *config.Config) bgp.Config {
 		n := e.Settings
 		n.Address = e.Prefix.Addr() // where such a neighbour is, is where its prefix is
 		out.Dynamic = append(out.Dynamic, bgp.Dynamic{
-			Prefix: e.Prefix, AS: e.AS, Limit: e.Limit, ForgetAfter: e.ForgetAfter, Neighbor: neighborConfig(cfg, n),
+			Prefix: e.Prefix, AS: e.AS, External: e.External, Limit: e.Limit, ForgetAfter: e.ForgetAfter, Neighbor: neighborConfig(cfg, n),
 		})
 	}
 	return out
@@ -178,7 +196,7 @@ func bgpConfig(cfg *config.Config) bgp.Config {
 
 func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 	out := bgp.Neighbor{
-		Name: n.Name, Address: n.Address, Interface: n.Interface, AS: n.AS, LocalAddress: n.LocalAddress,
+		Name: n.Name, Address: n.Address, Interface: n.Interface, AS: n.AS, External: n.External, LocalAddress: n.LocalAddress,
 		HoldTime: n.HoldTime, ConnectRetry: n.ConnectRetry, Passive: n.Passive, Disabled: n.Disabled,
 		NextHopSelf: n.NextHopSelf, RouteReflectorClient: n.RouteReflectorClient, Multihop: n.Multihop,
 		Import: bgpPolicy(n.Import), Export: bgpPolicy(n.Export), Group: n.Group,
@@ -186,6 +204,9 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 			Mode: gracefulMode(n.GracefulRestart.Mode), RestartTime: n.GracefulRestart.RestartTime,
 			StaleTime: n.GracefulRestart.StaleTime, LongLived: n.GracefulRestart.LongLived,
 		},
+		Limit4: prefixLimit(n.MaxPrefix4), Limit6: prefixLimit(n.MaxPrefix6), AllowOwnAS: n.AllowOwnAS,
+		AddPath: bgp.AddPath{Receive: n.AddPath.Mode == config.AddPathReceive || n.AddPath.Mode == config.AddPathBoth, SendMax: n.AddPath.SendMax},
+		Role:    bgpRoles[n.Role], StrictRole: n.StrictRole,
 	}
 	for _, f := range n.Families {
 		if f == config.IPv4 {
@@ -198,11 +219,27 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 	if found && !n.Multihop {
 		out.Interface = iface.Name // where a link-local next hop of this neighbour is, whatever the session's own addresses
 	}
-	if found && !out.LocalAddress.IsValid() && n.Address.IsLinkLocalUnicast() && n.Address.Is6() {
+	if found && !out.LocalAddress.IsValid() && (!n.Address.IsValid() || n.Address.IsLinkLocalUnicast() && n.Address.Is6()) {
 		out.LocalAddress = linkLocal(cfg, iface)
 	}
 	if found && n.Address.Is4() && slices.Contains(n.Families, config.IPv6) {
 		out.NextHop6 = nextHop6(cfg, iface)
+	}
+	return out
+}
+
+var bgpRoles = map[config.BGPRole]bgp.Role{
+	config.RoleProvider: bgp.Provider, config.RoleCustomer: bgp.Customer, config.RolePeer: bgp.Peer, config.RoleRS: bgp.RS,
+	config.RoleRSClient: bgp.RSClient,
+}
+
+func prefixLimit(l config.PrefixLimit) bgp.PrefixLimit {
+	out := bgp.PrefixLimit{Max: l.Limit, RestartAfter: l.RestartAfter}
+	switch l.Action {
+	case config.LimitWarn:
+		out.Action = bgp.LimitWarn
+	case config.LimitRestart:
+		out.Action = bgp.LimitRestart
 	}
 	return out
 }

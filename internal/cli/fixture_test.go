@@ -251,6 +251,10 @@ func sessions() []ctl.BGPSession {
 			RouterID: "10.2.0.1", VRF: "default", GracefulRestart: &ctl.GracefulRestart{
 				Mode: "on", State: ctl.GracefulNegotiated, Restarter: true, PeerFamilies: []string{"ipv4", "ipv6"}, PeerRestartS: 120, PeerLongLivedS: 3600,
 			},
+			AddPath: "both", Role: "customer", Leaks: 2, Malformed: 1, MaxPrefix: []ctl.PrefixLimit{
+				{Family: "ipv4", Limit: 210000, Action: "block", Prefixes: 210000, Blocked: 7, Reached: true},
+				{Family: "ipv6", Limit: 9000, Action: "warn", Prefixes: 12},
+			},
 		},
 		{
 			Name: "router3", Address: "fe80::2", Interface: "tun13", AS: 4242420001, State: "Active",

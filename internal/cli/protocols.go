@@ -155,6 +155,25 @@ func renderSession(s *screen, b ctl.BGPSession) {
 		}
 		line("Routes", "%s", routes)
 	}
+	for _, l := range b.MaxPrefix {
+		text := fmt.Sprintf("%s %d of %d, then %s", l.Family, l.Prefixes, l.Limit, l.Action)
+		if l.Blocked > 0 {
+			text += fmt.Sprintf("; %d announcements left out", l.Blocked)
+		}
+		if l.Reached {
+			text = s.paint(bad, text)
+		}
+		line("Max prefix", "%s", text)
+	}
+	if b.AddPath != "" {
+		line("Add path", "%s", b.AddPath)
+	}
+	if b.Role != "" {
+		line("Role", "we are its %s; %d leaks", b.Role, b.Leaks)
+	}
+	if b.Malformed > 0 {
+		line("Malformed updates", "%d, taken as withdrawals", b.Malformed)
+	}
 	if g := b.GracefulRestart; g != nil {
 		line("Graceful restart", "%s", gracefulText(*g))
 	}

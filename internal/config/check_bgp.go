@@ -65,10 +65,19 @@ func (d *decoder) checkNeighborNames(all []Neighbor) {
 		if slices.Contains(reservedNames, n.Name) {
 			d.errorPath(path+"/name", "a neighbor cannot be named %q: commands call another source of routes so", n.Name)
 		}
-		if !n.Address.IsValid() {
+		if !n.Address.IsValid() && (d.has(path+"/address") || n.Interface == "") {
 			continue
 		}
 		p := place{addr: n.Address}
+		if !n.Address.IsValid() {
+			p.iface = n.Interface
+			if first, dup := places[p]; dup {
+				d.errorPath(path+"/interface", "interface %s is neighbor %s's already, which has no address either; give both their addresses, or remove one", n.Interface, first)
+				continue
+			}
+			places[p] = n.Name
+			continue
+		}
 		if isLinkLocal6(n.Address) {
 			p.iface = n.Interface
 		}
@@ -88,6 +97,9 @@ func (d *decoder) checkNeighbor(c *Config, path string, n *Neighbor, own map[net
 	}
 	a := n.Address
 	if !a.IsValid() {
+		if !d.has(path + "/address") {
+			d.checkFound(path, n, iface)
+		}
 		return
 	}
 	at := path + "/address"
@@ -186,12 +198,16 @@ func (d *decoder) checkSession(c *Config, path string, n *Neighbor) {
 	if n.RouteReflectorClient && !internal && n.AS != 0 && c.Router.AS != 0 {
 		d.errorPath(path+"/route-reflector-client", "a client of a route reflector is in our own AS %d, and this neighbor is in %d (RFC 4456); remove it", c.Router.AS, n.AS)
 	}
+	if len(n.Families) == 0 && !d.has(path+"/address") {
+		n.Families = []Family{IPv4, IPv6}
+	}
 	if len(n.Families) == 0 && n.Address.IsValid() {
 		n.Families = []Family{IPv6}
 		if n.Address.Is4() {
 			n.Families = []Family{IPv4}
 		}
 	}
+	d.checkSessionKeys(path, n, internal)
 	// RFC 8212 §2: an external session without a policy carries nothing.
 	otherwise := None
 	if internal {

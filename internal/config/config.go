@@ -220,6 +220,7 @@ type BGP struct {
 	Multipath    int        // paths an ECMP set may have
 	ClusterID    netip.Addr // RFC 4456 §7; the router's ID unless given
 	Deferral     time.Duration
+	Farewell     time.Duration // from the news of our shutdown (RFC 8326) to the end of the sessions; 0: no news
 	Groups       []Group
 	Neighbors    []Neighbor
 	Dynamic      []Dynamic
@@ -248,9 +249,10 @@ type Neighbor struct {
 	Name                 string
 	Description          string
 	Disabled             bool
-	Address              netip.Addr // without zone
+	Address              netip.Addr // without zone; invalid: whoever is on Interface
 	Interface            string     // always set for a link-local Address
 	AS                   uint32     // the router's own for an internal neighbour
+	External             bool       // any AS but ours will do, and AS is 0
 	LocalAddress         netip.Addr // one of ours; invalid: the dataplane chooses
 	Passive              bool
 	NextHopSelf          bool
@@ -262,6 +264,12 @@ type Neighbor struct {
 	Import               Policy
 	Export               Policy
 	GracefulRestart      GracefulRestart
+	MaxPrefix4           PrefixLimit // of a family that the session carries
+	MaxPrefix6           PrefixLimit
+	AddPath              AddPath
+	AllowOwnAS           uint8 // how often our AS may be in a path
+	Role                 BGPRole
+	StrictRole           bool
 	Group                string // whose settings are the neighbour's where it has none of its own; "": none
 }
 
@@ -277,7 +285,8 @@ type Group struct {
 type Dynamic struct {
 	Prefix      netip.Prefix // masked
 	Group       string
-	AS          []uint32 // ascending, never empty: those that such a neighbour may have
+	AS          []uint32 // ascending: those that such a neighbour may have; empty where External
+	External    bool     // any AS but ours will do
 	Limit       int      // neighbours at once
 	ForgetAfter time.Duration
 
@@ -289,6 +298,51 @@ type Dynamic struct {
 const (
 	DefaultDynamicLimit = 100
 	DefaultForgetAfter  = 5 * time.Minute
+)
+
+// LimitAction is what happens when a neighbour announces more prefixes than its limit.
+type LimitAction string
+
+// The actions.
+const (
+	LimitBlock   LimitAction = "block"   // no further ones are let in
+	LimitWarn    LimitAction = "warn"    // it is logged and shown
+	LimitRestart LimitAction = "restart" // the session ends, and is tried again later
+)
+
+// PrefixLimit bounds the prefixes of a family that a neighbour may announce. The zero value is no limit.
+type PrefixLimit struct {
+	Limit        int
+	Action       LimitAction
+	RestartAfter time.Duration // of LimitRestart
+}
+
+// AddPathMode says in which directions a session carries several paths to a prefix (RFC 7911).
+type AddPathMode string
+
+// The modes; "" is neither.
+const (
+	AddPathReceive AddPathMode = "receive"
+	AddPathSend    AddPathMode = "send"
+	AddPathBoth    AddPathMode = "both"
+)
+
+// AddPath is a neighbour's `add-path`.
+type AddPath struct {
+	Mode    AddPathMode
+	SendMax uint8 // most paths to a prefix that are sent; 0 where none are
+}
+
+// BGPRole is ours towards a neighbour (RFC 9234 §3).
+type BGPRole string
+
+// The roles; "" is none.
+const (
+	RoleProvider BGPRole = "provider"
+	RoleCustomer BGPRole = "customer"
+	RolePeer     BGPRole = "peer"
+	RoleRS       BGPRole = "rs"        // we are a route server
+	RoleRSClient BGPRole = "rs-client" // the neighbour is one
 )
 
 // GracefulMode is how far graceful restart goes.
@@ -316,6 +370,9 @@ var DefaultGracefulRestart = GracefulRestart{Mode: GracefulOn, RestartTime: 120 
 const (
 	DefaultHoldTime     = 90 * time.Second // RFC 4271 §10
 	DefaultDeferral     = 120 * time.Second
+	DefaultFarewell     = 2 * time.Second // long enough for a neighbour to find another way, short enough for a container's end
+	DefaultRestartAfter = 15 * time.Minute
+	DefaultSendMax      = 8
 	DefaultConnectRetry = 10 * time.Second // much less than RFC 4271's 120 s: a healed link should be used at once
 )
 

@@ -124,6 +124,7 @@ func (g BGP) block(r Router) *block {
 		b.addr("cluster-id", g.ClusterID)
 	}
 	b.duration("deferral", g.Deferral, DefaultDeferral)
+	b.duration("graceful-shutdown", g.Farewell, DefaultFarewell)
 	b.sub("groups", groupBlocks(g.Groups))
 	var all, dynamic []*block
 	for _, n := range g.Neighbors {
@@ -143,7 +144,11 @@ func (n Neighbor) fill(b *block) *block {
 	b.flag("disabled", n.Disabled)
 	b.addr("address", n.Address)
 	b.text("interface", n.Interface)
-	b.number("as", uint64(n.AS), 0)
+	if n.External {
+		b.text("as", "external")
+	} else {
+		b.number("as", uint64(n.AS), 0)
+	}
 	b.addr("local-address", n.LocalAddress)
 	b.flag("passive", n.Passive)
 	b.flag("next-hop-self", n.NextHopSelf)
@@ -154,6 +159,7 @@ func (n Neighbor) fill(b *block) *block {
 	b.words("families", texts(n.Families, func(f Family) string { return string(f) }))
 	b.text("import", string(n.Import))
 	b.text("export", string(n.Export))
+	n.putSession(b)
 	return n.GracefulRestart.put(b)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -231,18 +232,14 @@ func (d *dice) bgp(c *Config) BGP {
 		g := d.neighbor(c)
 		g.Name, g.Description, g.Address = "", "", netip.Addr{}
 		if d.yes() {
-			g.AS, g.Families, g.Import, g.Export, g.RouteReflectorClient = 0, nil, "", "", false
+			g.AS, g.External, g.Families, g.Import, g.Export, g.RouteReflectorClient = 0, false, nil, "", "", false
 		}
 		b.Groups = append(b.Groups, Group{Name: fmt.Sprintf("g%d", d.next()), Settings: g})
 	}
 	for range d.IntN(4) {
 		n := d.neighbor(c)
 		if len(b.Groups) > 0 && d.yes() {
-			g := pick(d, b.Groups...)
-			n.Group = g.Name
-			if g.Settings.LocalAddress.IsValid() { // which no neighbor can take back
-				n.LocalAddress = g.Settings.LocalAddress
-			}
+			n = d.join(c, n, pick(d, b.Groups...))
 		}
 		b.Neighbors = append(b.Neighbors, n)
 	}
@@ -252,20 +249,57 @@ func (d *dice) bgp(c *Config) BGP {
 	return b
 }
 
+// join makes a neighbour a member of a group, with what it cannot take back.
+func (d *dice) join(c *Config, n Neighbor, g Group) Neighbor {
+	s := g.Settings
+	if s.Role != "" && n.AS == c.Router.AS {
+		return n
+	}
+	n.Group = g.Name
+	if s.LocalAddress.IsValid() {
+		n.LocalAddress = s.LocalAddress
+	}
+	if n.MaxPrefix4.Limit == 0 && n.MaxPrefix6.Limit == 0 {
+		n.MaxPrefix4, n.MaxPrefix6 = carried(n, s)
+	}
+	if n.AddPath.Mode == "" {
+		n.AddPath = s.AddPath
+	}
+	if n.Role == "" && s.Role != "" {
+		n.Role, n.StrictRole = s.Role, s.StrictRole
+	}
+	return n
+}
+
+// carried are a group's limits of the families that a session has.
+func carried(n, s Neighbor) (four, six PrefixLimit) {
+	if slices.Contains(n.Families, IPv4) {
+		four = s.MaxPrefix4
+	}
+	if slices.Contains(n.Families, IPv6) {
+		six = s.MaxPrefix6
+	}
+	return four, six
+}
+
 func (d *dice) dynamic(c *Config, g Group) Dynamic {
 	e := Dynamic{
 		Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(d.next())}), 24), Group: g.Name,
 		AS: pick(d, []uint32{2}, []uint32{2, 65002, 4200000000}), Limit: 1 + d.IntN(10000),
 		ForgetAfter: time.Duration(1+d.IntN(80000)) * time.Second, Settings: g.Settings,
 	}
-	if g.Settings.AS == c.Router.AS {
+	switch {
+	case g.Settings.AS == c.Router.AS:
 		e.AS = []uint32{c.Router.AS}
+	case g.Settings.External || d.IntN(4) == 0:
+		e.AS, e.External = nil, true
 	}
 	s := &e.Settings
-	s.AS, s.Group = 0, g.Name
+	s.AS, s.External, s.Group = 0, false, g.Name
 	if s.Families == nil {
 		s.Families, s.Import, s.Export = []Family{IPv4}, None, None
 	}
+	s.MaxPrefix4, s.MaxPrefix6 = carried(*s, *s)
 	return e
 }
 
@@ -286,11 +320,27 @@ func (d *dice) neighbor(c *Config) Neighbor {
 			StaleTime: time.Duration(1+d.IntN(60000)) * time.Second, LongLived: time.Duration(d.IntN(1<<24)) * time.Second,
 		}, GracefulRestart{Mode: GracefulOff, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second}),
 	}
+	if slices.Contains(n.Families, IPv4) {
+		n.MaxPrefix4 = pick(d, PrefixLimit{}, PrefixLimit{Limit: 1 + d.IntN(1000), Action: LimitBlock, RestartAfter: DefaultRestartAfter},
+			PrefixLimit{Limit: 9, Action: LimitRestart, RestartAfter: time.Duration(1+d.IntN(60000)) * time.Second})
+	}
+	if slices.Contains(n.Families, IPv6) {
+		n.MaxPrefix6 = pick(d, PrefixLimit{}, PrefixLimit{Limit: 7, Action: LimitWarn, RestartAfter: DefaultRestartAfter})
+	}
+	n.AddPath = pick(d, AddPath{}, AddPath{Mode: AddPathReceive}, AddPath{Mode: AddPathBoth, SendMax: uint8(1 + d.IntN(255))})
+	n.AllowOwnAS = uint8(d.IntN(11))
+	if n.Role = pick(d, BGPRole(""), RoleProvider, RoleRSClient); n.Role != "" {
+		n.StrictRole = d.yes()
+	}
 	if d.yes() {
 		n.LocalAddress = netip.MustParseAddr("203.0.113.1")
 	}
+	if d.IntN(4) == 0 {
+		n.AS, n.External = 0, true
+	}
 	if d.IntN(3) == 0 {
-		n.AS, n.RouteReflectorClient = c.Router.AS, d.yes()
+		n.External = false
+		n.AS, n.RouteReflectorClient, n.Role, n.StrictRole = c.Router.AS, d.yes(), "", false
 	}
 	return n
 }

@@ -52,7 +52,6 @@ const (
 	laterSession = "remove it"
 	laterService = "the router offers its control socket only: remove it"
 	laterDevice  = "connect by memif or wireguard"
-	laterExt     = "unnumbered sessions: give the neighbor an address and a number as its as"
 )
 
 var (
@@ -129,6 +128,7 @@ var (
 		{name: "multipath"},
 		{name: "cluster-id"},
 		{name: "deferral"},
+		{name: "graceful-shutdown"},
 		{name: "neighbors"},
 		{name: "groups"},
 		{name: "dynamic"},
@@ -152,16 +152,23 @@ var (
 		{name: "import"},
 		{name: "export"},
 		{name: "bfd", later: laterBFD},
-		{name: "max-prefix", later: laterSession},
-		{name: "add-path", later: laterSession},
+		{name: "max-prefix"},
+		{name: "add-path"},
+		{name: "allow-own-as"},
+		{name: "role"},
 		{name: "graceful-restart"},
 		{name: "group"},
 		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
+		{name: "ttl-security", never: "the dataplane's TCP, VPP's too, does not look at the TTL of what arrives (RFC 5082): remove it. What we send has TTL 255, so that the neighbor may demand it of us"},
 		{name: "password", never: "TCP-MD5 (RFC 2385) does not exist in VPP's TCP, which carries the sessions: remove it, and protect the session by its wireguard link"},
 	}}
-	gracefulSection = &section{"graceful-restart", []key{{name: "mode"}, {name: "restart-time"}, {name: "stale-time"}, {name: "long-lived"}}}
-	dynamicSection  = &section{"a dynamic neighbor", []key{{name: "prefix"}, {name: "group"}, {name: "as"}, {name: "limit"}, {name: "forget-after"}}}
-	controlSection  = &section{"control", []key{
+	gracefulSection    = &section{"graceful-restart", []key{{name: "mode"}, {name: "restart-time"}, {name: "stale-time"}, {name: "long-lived"}}}
+	maxPrefixSection   = &section{"max-prefix", []key{{name: "ipv4"}, {name: "ipv6"}}}
+	prefixLimitSection = &section{"max-prefix of a family", []key{{name: "limit"}, {name: "action"}, {name: "restart-after"}}}
+	addPathSection     = &section{"add-path", []key{{name: "mode"}, {name: "send-max"}}}
+	roleSection        = &section{"role", []key{{name: "name"}, {name: "strict"}}}
+	dynamicSection     = &section{"a dynamic neighbor", []key{{name: "prefix"}, {name: "group"}, {name: "as"}, {name: "limit"}, {name: "forget-after"}}}
+	controlSection     = &section{"control", []key{
 		{name: "socket"},
 		{name: "bird-socket", later: laterService},
 		{name: "grpc"},
@@ -172,8 +179,9 @@ var (
 
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
-	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection, peerSection, staticSection,
-	viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, dynamicSection, roaSection, rtrSection, controlSection, logSection,
+	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection,
+	peerSection, staticSection, viaSection, bgpSection, redistributeSection, neighborSection, gracefulSection, dynamicSection, roaSection,
+	rtrSection, controlSection, logSection, maxPrefixSection, prefixLimitSection, addPathSection, roleSection,
 }
 
 // groupSection are the keys of a neighbour that many can share.

@@ -30,6 +30,10 @@ var inSection = map[*section]string{
 	groupSection:        "bgp:\n  groups:\n    g:\n      %s\n",
 	roaSection:          "roa:\n  %s\n",
 	rtrSection:          "roa:\n  rtr:\n    - %s\n",
+	maxPrefixSection:    "bgp:\n  neighbors:\n    - max-prefix:\n        %s\n",
+	prefixLimitSection:  "bgp:\n  neighbors:\n    - max-prefix:\n        ipv4:\n          %s\n",
+	addPathSection:      "bgp:\n  neighbors:\n    - add-path:\n        %s\n",
+	roleSection:         "bgp:\n  neighbors:\n    - role:\n        %s\n",
 	controlSection:      "control:\n  %s\n",
 	logSection:          "log:\n  %s\n",
 }
@@ -81,7 +85,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			continue
 		}
 		body, _, _ = strings.Cut(body, "\n\n")
-		rows := regexp.MustCompile("(?m)^\\| `([a-z-]+)`").FindAllStringSubmatch(body, -1)
+		rows := regexp.MustCompile("(?m)^\\| `([a-z0-9-]+)`").FindAllStringSubmatch(body, -1)
 		var documented []string
 		for _, r := range rows {
 			documented = append(documented, r[1])

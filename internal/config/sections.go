@@ -15,7 +15,7 @@ func (d *decoder) config(v value) *Config {
 	d.root = v
 	c := &Config{
 		Dataplane: Dataplane{Kind: Auto, Audit: DefaultAudit},
-		BGP:       BGP{Multipath: 1, Deferral: DefaultDeferral},
+		BGP:       BGP{Multipath: 1, Deferral: DefaultDeferral, Farewell: DefaultFarewell},
 		Log:       Log{Level: "info", Format: LogText},
 	}
 	d.mapping(v, rootSection, func(key string, v value) {

@@ -65,7 +65,7 @@ func (d *decoder) dynamic(v value, groups []Group) Dynamic {
 		case "group":
 			e.Group, _ = d.text(v, "group must be the name of a group")
 		case "as":
-			e.AS = d.dynamicAS(v)
+			e.AS, e.External = d.dynamicAS(v)
 		case "limit":
 			n, _ := d.number(v, key, 1, maxDynamic)
 			e.Limit = int(n)
@@ -83,6 +83,8 @@ func (d *decoder) dynamic(v value, groups []Group) Dynamic {
 	case d.has(v.path + "/as"):
 	case grouped != 0:
 		e.AS = []uint32{grouped}
+	case e.Settings.External:
+		e.External = true
 	case d.has(v.path+"/group") && !d.has(join("bgp/groups", e.Group, "as")):
 		d.errorf(v, "the as of the dynamic neighbors is missing; write as: and a number, or a list of those that may come")
 	}
@@ -90,16 +92,21 @@ func (d *decoder) dynamic(v value, groups []Group) Dynamic {
 	return e
 }
 
-// dynamicAS decodes a number, or a list of them.
-func (d *decoder) dynamicAS(v value) (all []uint32) {
+// dynamicAS decodes a neighbour's, or a list of numbers.
+func (d *decoder) dynamicAS(v value) (all []uint32, external bool) {
 	if v.node.Kind != sequenceNode {
-		if as := d.neighborAS(v); as != 0 {
-			return []uint32{as}
+		as, external := d.neighborAS(v)
+		if as != 0 {
+			all = []uint32{as}
 		}
-		return nil
+		return all, external
 	}
 	d.list(v, "as must be a number or a list of numbers", func(_ int, v value) {
-		as := d.neighborAS(v)
+		as, other := d.neighborAS(v)
+		if other {
+			d.errorf(v, "external is any AS but our own: write as: external, without a list")
+			return
+		}
 		if as != 0 && slices.Contains(all, as) {
 			d.errorf(v, "AS %s is here twice; remove one", v.node.Value)
 			return
@@ -111,7 +118,7 @@ func (d *decoder) dynamicAS(v value) (all []uint32) {
 	if len(v.node.Content) == 0 {
 		d.errorf(v, "as is empty; write the numbers of those that may come")
 	}
-	return all
+	return all, false
 }
 
 // checkGroups finishes what a group can know of itself.
@@ -144,7 +151,7 @@ func (d *decoder) checkDynamic(c *Config, own map[netip.Addr]string) {
 			d.errorPath(path+"/as", "our own AS %d and others are together here; write one entry for internal neighbors, and one for external", c.Router.AS)
 		}
 		p := e.Prefix
-		if !p.IsValid() || p != p.Masked() || len(e.AS) == 0 {
+		if !p.IsValid() || p != p.Masked() || len(e.AS) == 0 && !e.External {
 			continue
 		}
 		at := path + "/prefix"
@@ -155,10 +162,19 @@ func (d *decoder) checkDynamic(c *Config, own map[netip.Addr]string) {
 		if isLinkLocal6(p.Addr()) {
 			d.errorPath(at, "%s is link-local; neighbors on a link are written one by one, with their interface", p)
 		}
-		e.Settings.AS, e.Settings.Address = e.AS[0], p.Addr() // for the defaults that depend on them
+		e.Settings.AS, e.Settings.Address = 0, p.Addr() // for the defaults that depend on them
+		if !e.External {
+			e.Settings.AS = e.AS[0]
+		}
+		if len(e.Settings.Families) == 0 {
+			e.Settings.Families = []Family{IPv6}
+			if p.Addr().Is4() {
+				e.Settings.Families = []Family{IPv4}
+			}
+		}
 		d.checkLocalAddress(c, path, &e.Settings, Interface{}, own)
 		d.checkSession(c, path, &e.Settings)
-		e.Settings.AS, e.Settings.Address = 0, netip.Addr{}
+		e.Settings.AS, e.Settings.External, e.Settings.Address = 0, false, netip.Addr{}
 	}
 }
 
@@ -266,7 +282,9 @@ func sameNode(a, b *yaml.Node) bool {
 func (e Dynamic) block() *block {
 	b := newBlock().text("prefix", e.Prefix.String())
 	b.text("group", e.Group)
-	if len(e.AS) == 1 {
+	if e.External {
+		b.text("as", "external")
+	} else if len(e.AS) == 1 {
 		b.number("as", uint64(e.AS[0]), 0)
 	} else {
 		list := &yaml.Node{Kind: sequenceNode, Style: yaml.FlowStyle}

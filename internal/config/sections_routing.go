@@ -68,7 +68,7 @@ func (d *decoder) nextHop(v value) NextHop {
 }
 
 func (d *decoder) bgp(v value) BGP {
-	b := BGP{Multipath: 1, Deferral: DefaultDeferral}
+	b := BGP{Multipath: 1, Deferral: DefaultDeferral, Farewell: DefaultFarewell}
 	var neighbors, dynamic []value // after the groups that they refer to
 	d.mapping(v, bgpSection, func(key string, v value) {
 		switch key {
@@ -89,6 +89,8 @@ func (d *decoder) bgp(v value) BGP {
 			b.ClusterID = d.identifier(v, "cluster-id")
 		case "deferral":
 			b.Deferral = d.duration(v, key, time.Second, maxTimer, time.Second)
+		case "graceful-shutdown":
+			b.Farewell = d.duration(v, key, 0, time.Minute, time.Millisecond)
 		case "neighbors":
 			neighbors = append(neighbors, v)
 		case "groups":
@@ -159,7 +161,7 @@ func (d *decoder) neighborSettings(v value, s *section, n *Neighbor) {
 		case "interface":
 			n.Interface, _ = d.text(v, "interface must be the name of an interface")
 		case "as":
-			n.AS = d.neighborAS(v)
+			n.AS, n.External = d.neighborAS(v)
 		case "local-address":
 			n.LocalAddress, _ = d.address(v, "local-address")
 		case "passive":
@@ -188,6 +190,8 @@ func (d *decoder) neighborSettings(v value, s *section, n *Neighbor) {
 			n.GracefulRestart = d.gracefulRestart(v)
 		case "group":
 			n.Group, _ = d.text(v, "group must be the name of a group")
+		default:
+			d.session(key, v, n)
 		}
 	})
 }
@@ -232,16 +236,12 @@ func (d *decoder) neighborMissing(v value, n Neighbor) {
 		if !d.has(v.path+"/"+key) && !d.has(join("bgp/groups", n.Group, key)) {
 			d.errorf(v, "the %s of the neighbor is missing%s", key, map[string]string{
 				"name": "; write name: and a word by which commands and logs call it",
-				"as":   "; write as: and its number, or as: internal",
+				"as":   "; write as: and its number, as: internal, or as: external for any other",
 			}[key])
 		}
 	}
-	if !d.has(v.path + "/address") {
-		if d.has(v.path + "/interface") {
-			d.laters = append(d.laters, later{key{name: "a neighbor without an address", later: laterExt}, v.at, v})
-		} else {
-			d.errorf(v, "the address of the neighbor is missing; write address: 169.254.12.2, or address: fe80::2 and interface: NAME")
-		}
+	if !d.has(v.path+"/address") && !d.has(v.path+"/interface") {
+		d.errorf(v, "the address of the neighbor is missing; write address: 169.254.12.2, or address: fe80::2 and interface: NAME, or interface: NAME alone to find it there")
 	}
 }
 
@@ -257,17 +257,16 @@ func (d *decoder) neighborAddress(v value) netip.Addr {
 // asInternal stands for the router's own number until the whole file is read.
 const asInternal = math.MaxUint32
 
-func (d *decoder) neighborAS(v value) uint32 {
+func (d *decoder) neighborAS(v value) (as uint32, external bool) {
 	if v.node.Kind == scalarNode {
 		switch r, _ := expand(v.node.Value, d.opt.env); r.text {
 		case "internal":
-			return asInternal
+			return asInternal, false
 		case "external":
-			d.laters = append(d.laters, later{key{name: "as: external", later: laterExt}, v.at, v})
-			return 0
+			return 0, true
 		}
 	}
-	return d.as(v, "as must be a number from 1 to 4294967294, or internal")
+	return d.as(v, "as must be a number from 1 to 4294967294, internal or external"), false
 }
 
 func (d *decoder) families(v value, n *Neighbor) {

@@ -169,6 +169,22 @@ type BGPSession struct {
 	Uncounted  bool    `json:"uncounted,omitempty"`
 
 	GracefulRestart *GracefulRestart `json:"graceful_restart,omitempty"`
+
+	MaxPrefix []PrefixLimit `json:"max_prefix,omitempty"`
+	AddPath   string        `json:"add_path,omitempty"`          // agreed on: receive, send or both
+	Role      string        `json:"role,omitempty"`              // ours (RFC 9234)
+	Leaks     uint64        `json:"leaks,omitempty"`             // UPDATEs whose routes came the wrong way, by their OTC
+	Malformed uint64        `json:"malformed_updates,omitempty"` // whose routes were taken as withdrawn (RFC 7606)
+}
+
+// PrefixLimit is a limit of the prefixes that a neighbour may announce, and what it has come to.
+type PrefixLimit struct {
+	Family   string `json:"family"`
+	Limit    int    `json:"limit"`
+	Action   string `json:"action"`   // block, warn, restart
+	Prefixes int    `json:"prefixes"` // let in
+	Blocked  uint64 `json:"blocked"`  // announcements that were not, since the neighbour was last asked for all
+	Reached  bool   `json:"reached"`
 }
 
 // States of a GracefulRestart.

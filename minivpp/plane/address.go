@@ -204,7 +204,7 @@ func (p *Plane) enableIP6Locked(i *iface, a netip.Addr) bool {
 
 func (p *Plane) disableIP6Locked(i *iface) {
 	if i.ip6Locks--; i.ip6Locks <= 0 {
-		i.ip6Locks, i.ll = 0, netip.Addr{}
+		i.ip6Locks, i.ll, i.ra = 0, netip.Addr{}, nil
 		p.flushLocked(i, notStatic6)
 	}
 }

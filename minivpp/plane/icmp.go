@@ -250,7 +250,17 @@ func (w *worker) icmp6(k packet, at int, in *iface, t *table) {
 		} else {
 			w.inputAdvertise(in, b)
 		}
-	case 133, icmp6RouterAdv, 137: // we are a router: no advertisements or redirects are taken (RFC 4861 §6.2.7, §8.1)
+	case icmp6RouterSol, icmp6RouterAdv:
+		if in == nil || at != header6Len {
+			w.drop(in, errND)
+			return
+		}
+		if m[0] == icmp6RouterSol {
+			w.inputRouterSolicit(in, b)
+		} else {
+			w.inputRouterAdvert(in, b)
+		}
+	case 137: // we are a router: no redirects are taken (RFC 4861 §8.1)
 	case icmp6Unreachable, icmp6TooBig, icmp6TimeExceeded, icmp6Parameter, icmp6EchoReply:
 		if group {
 			return

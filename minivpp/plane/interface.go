@@ -41,6 +41,8 @@ type iface struct {
 	routes map[netip.Prefix]routeOf // connected routes that are in the tables
 	adj    map[netip.Addr]*table    // neighbours' host routes that are in the tables
 
+	ra *raState // nil: it does not advertise
+
 	near4, near6 neighbors
 	count        counters
 }
@@ -120,6 +122,7 @@ func (p *Plane) change(idx uint32, fn func(*iface) error) error {
 }
 
 func (p *Plane) emitInterface(i *iface) {
+	p.wakeAdvertiser()
 	p.events.emit(Event{Kind: EventInterface, Interface: i.index, AdminUp: i.admin, LinkUp: i.linkUp()})
 }
 

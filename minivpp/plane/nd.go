@@ -1,7 +1,7 @@
 package plane
 
-// IPv6 neighbour discovery (RFC 4861): solicitations and advertisements for link-local and global addresses. Router
-// advertisements are neither sent nor taken. Addresses are used without duplicate address detection, as in VPP, but other
+// IPv6 neighbour discovery (RFC 4861): solicitations and advertisements for link-local and global addresses.
+// Addresses are used without duplicate address detection, as in VPP, but other
 // nodes' detection is answered.
 
 import (

@@ -54,6 +54,7 @@ type Plane struct {
 	stopped bool // no device can be made any more
 
 	workers  sync.Pool
+	raWake   chan struct{} // holds one when an interface may have to advertise
 	errors   [numErrors]atomic.Uint64
 	icmpRate bucket
 	ident    atomic.Uint32 // of IPv4 packets and IPv6 fragments that we make
@@ -93,6 +94,7 @@ func New(cfg Config) *Plane {
 	p.ident.Store(rand.Uint32())
 	p.icmpRate.init(icmpBurst)
 	p.events.init()
+	p.raWake = make(chan struct{}, 1)
 	p.clerk.init()
 	p.frags.init()
 	p.hosts.init()
@@ -109,6 +111,7 @@ func New(cfg Config) *Plane {
 func (p *Plane) Run(ctx context.Context) error {
 	p.wg.Go(func() { p.events.run(p.ctx) })
 	p.wg.Go(func() { p.runClerk(p.ctx) })
+	p.wg.Go(func() { p.runAdvertiser(p.ctx) })
 	<-ctx.Done()
 	p.cancel()
 	p.taps.close()

@@ -186,6 +186,7 @@ const (
 	EventDeleted                              // the interface is gone
 	EventNeighborAdded                        // learned, or its MAC changed
 	EventNeighborRemoved                      // aged out or withdrawn
+	EventRouterAdvert                         // received
 )
 
 // Event is something that happened in the plane.
@@ -195,6 +196,7 @@ type Event struct {
 	AdminUp   bool
 	LinkUp    bool
 	Neighbor  Neighbor
+	Advert    *RouterAdvert
 }
 
 // PingRequest is a series of echo requests.
