@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -27,10 +28,10 @@ func (s *Speaker) Apply(c Config) error {
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	return s.applyLocked(c)
+	return s.applyLocked(s.withDynamic(c))
 }
 
-// applyLocked is Apply of a checked configuration.
+// applyLocked is Apply of a checked configuration, which has the dynamic neighbours.
 func (s *Speaker) applyLocked(asked Config) error {
 	c, missing := asked.resolve(s.found)
 	old := s.cfg // only changed under changes
@@ -45,13 +46,18 @@ func (s *Speaker) applyLocked(asked Config) error {
 		return fmt.Errorf("bgp: change of multipath from %d to %d: %w", old.Multipath, c.Multipath, ErrNeedsRestart)
 	}
 	d := diff(&old, &c)
+	byHand := s.disabledByHand(d.replace)
 	errs := []error{s.removePeers(d.remove, d.replace)}
 
 	s.mu.Lock()
 	s.asked, s.missing, s.cfg = asked, missing, c
 	var started []*peer
 	for _, n := range d.add {
-		started = append(started, s.addPeerLocked(n))
+		p := s.addPeerLocked(n)
+		if was, there := byHand[n.Address]; there && was.configured == n.Disabled {
+			p.setDisabled(was.is)
+		}
+		started = append(started, p)
 	}
 	for _, n := range d.soft {
 		s.peers[n.Address].cfg.Store(&n)
@@ -146,6 +152,25 @@ func (s *Speaker) applySoft(r *running, p *peer, d changeSet) error {
 		errs = append(errs, r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT))
 	}
 	return errors.Join(errs...)
+}
+
+// disabledState is whether a neighbour is disabled, and whether its configuration says so.
+type disabledState struct{ is, configured bool }
+
+// disabledByHand notes what Disable and Enable have made of neighbours that come back with other settings.
+func (s *Speaker) disabledByHand(addrs []netip.Addr) map[netip.Addr]disabledState {
+	was := map[netip.Addr]disabledState{}
+	for _, a := range addrs {
+		p := s.peerByAddr(a)
+		was[a] = disabledState{p.status.isDisabled(), p.config().Disabled}
+	}
+	return was
+}
+
+// setDisabled is for a peer that has not been started.
+func (p *peer) setDisabled(v bool) {
+	p.status.setDisabled(v)
+	p.closing = v
 }
 
 // addPeerLocked makes a peer of a neighbour.
@@ -306,13 +331,19 @@ func (r *running) deleteLocked(p *peer) error {
 // updateListeners listens for the families of the neighbours that there are.
 func (s *Speaker) updateListeners(r *running) {
 	want := map[netip.Addr]bool{}
-	s.mu.RLock()
-	for a := range s.peers {
+	from := func(a netip.Addr) {
 		if a.Is4() {
 			want[netip.IPv4Unspecified()] = true
 		} else {
 			want[netip.IPv6Unspecified()] = true
 		}
+	}
+	s.mu.RLock()
+	for a := range s.peers {
+		from(a)
+	}
+	for i := range s.cfg.Dynamic {
+		from(s.cfg.Dynamic[i].Prefix.Addr())
 	}
 	s.mu.RUnlock()
 	for a, stop := range r.listeners {
@@ -326,6 +357,7 @@ func (s *Speaker) updateListeners(r *running) {
 			continue
 		}
 		l := &listener{stack: s.stack, any: a, find: s.peerByAddr, log: s.log, strangers: &s.strangers}
+		l.welcome = func(conn net.Conn, remote, local netip.Addr) bool { return s.welcome(r, conn, remote, local) }
 		ctx, cancel := context.WithCancel(r.ctx)
 		var wg sync.WaitGroup
 		wg.Go(func() { l.run(ctx) })
@@ -365,7 +397,17 @@ func (s *Speaker) Reset(name string, kind ResetKind) error {
 		case ResetSoftOut:
 			return r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT)
 		}
-		p.reset() // not GoBGP's: it would keep its NOTIFICATION for the next session where there is none
+		p.reset(nil) // not GoBGP's: it would keep its NOTIFICATION for the next session where there is none
+		return nil
+	})
+}
+
+// ResetSaying is a hard reset with words for the other side's operator (RFC 9003). Error: ErrNoNeighbor.
+func (s *Speaker) ResetSaying(name, communication string) error {
+	return s.withPeer(name, func(r *running, p *peer) error {
+		if r != nil {
+			p.reset(shutdownCommunication(communication))
+		}
 		return nil
 	})
 }

@@ -67,6 +67,7 @@ type Config struct {
 	RouterID    netip.Addr // an IPv4 address (RFC 6286: any value but 0)
 	ClusterID   netip.Addr // of a route reflector (RFC 4456 §7), an IPv4 address; invalid: the router id
 	Neighbors   []Neighbor
+	Dynamic     []Dynamic
 	Multipath   int    // most next hops of a route; 0 and 1 mean one
 	EBGPDefault Policy // of an eBGP neighbour that has no import or export: PolicyNone is RFC 8212; PolicyDefault means all
 	Policies    map[Policy][]Rule
@@ -91,6 +92,8 @@ type Neighbor struct {
 	Families     []Family      // none means the family of Address
 	Passive      bool          // wait for the neighbour to connect
 	Disabled     bool          // administratively down from the start
+	Group        string        // for people: whose settings these are
+	Dynamic      bool          // it came by itself; only the speaker sets this
 
 	Graceful             GracefulRestart
 	NextHopSelf          bool // towards an iBGP neighbour: routes learned by eBGP get our address as next hop
@@ -122,6 +125,10 @@ var (
 	ErrNeedsRestart = errors.New("needs a restart")
 	// ErrNoNeighbor is in the error for a name that no neighbour has.
 	ErrNoNeighbor = errors.New("no such neighbor")
+	// ErrNoEntry is in the error for a group, or an entry for dynamic neighbours, that there is none of.
+	ErrNoEntry = errors.New("no such entry")
+	// ErrExists is in the error for what there is already.
+	ErrExists = errors.New("exists already")
 
 	errNotRunning = errors.New("BGP is not running")
 )
@@ -193,6 +200,12 @@ func (c Config) check() (Config, error) {
 		names[n.Name], addrs[n.Address] = true, true
 	}
 	errs = append(errs, c.checkPolicies())
+	c.Dynamic = slices.Clone(c.Dynamic)
+	for i := range c.Dynamic {
+		if err := c.Dynamic[i].normalize(); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	return c, errors.Join(errs...)
 }
 

@@ -21,6 +21,8 @@ type feeder struct {
 	peer      func(id netip.Addr) *peer // nil for a neighbour that is gone
 	log       *logrus.Entry
 
+	injected injected
+
 	mu     sync.Mutex
 	sets   map[fib.Key][]member // with multipath
 	held   map[fib.Key][]member // what is to be published when all is here; nil: publish at once
@@ -109,6 +111,10 @@ func (f *feeder) change(key fib.Key, p *apiutil.Path) {
 
 func (f *feeder) member(p *apiutil.Path) member {
 	m := member{source: p.PeerAddress, id: p.RemoteID, last: lastResort(p.Attrs)}
+	if !p.PeerAddress.IsValid() {
+		m.hop.Addr = nextHopOf(p.Attrs)
+		return m
+	}
 	if from := f.peer(p.PeerAddress); from != nil {
 		nh := nextHopOf(p.Attrs)
 		m.hop, m.usable = from.forward(p)
@@ -131,6 +137,7 @@ func (f *feeder) publish(key fib.Key, set []member) {
 		}
 	}
 	own := slices.ContainsFunc(set, func(m member) bool { return !m.source.IsValid() })
+	f.injected.publish(key, set, own)
 	if own || len(hops) == 0 {
 		f.feed.Withdraw(key)
 		return
@@ -174,6 +181,7 @@ func (f *feeder) complete() {
 	}
 	f.held = nil
 	f.feed.Complete()
+	f.injected.complete()
 }
 
 // close leaves the feed as it is.

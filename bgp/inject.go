@@ -8,6 +8,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
@@ -20,17 +21,23 @@ import (
 // After a connection that broke, GoBGP sits in Idle for 5 seconds, unless it is made to forget the routes. Where it is to keep
 // them (RFC 4724), the time that the neighbour's state machine will sit there is set.
 
+// GoBGP's implementation of its API is made together with listeners of its own, which take whoever comes. We make one without
+// them, and put our own server before it (grpc.go).
+
 const (
 	acceptField = "acceptCh"
 
 	peersField = "neighborMap" // map[netip.Addr]*peer
 	fsmField   = "fsm"         // *fsm
 	idleField  = "idleHoldTime"
+
+	apiField    = "apiServer" // *server, the implementation of the API
+	serverField = "bgpServer" // *BgpServer in it, all that its methods use
 )
 
 // checkInjection reports why this version of GoBGP is none for us.
 func checkInjection() error {
-	for _, check := range []func() error{checkIdle, checkPolicyFields, checkQueueFields} {
+	for _, check := range []func() error{checkIdle, checkPolicyFields, checkQueueFields, checkAPI} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -145,4 +152,22 @@ func zeroLocalPref(s *server.BgpServer, statements map[string]bool) int {
 		}
 	}
 	return done
+}
+
+func checkAPI() error {
+	f, ok := reflect.TypeFor[server.BgpServer]().FieldByName(apiField)
+	if ok && f.Type.Kind() == reflect.Pointer && f.Type.Implements(reflect.TypeFor[api.GoBgpServiceServer]()) {
+		if b, ok := f.Type.Elem().FieldByName(serverField); ok && b.Type == reflect.TypeFor[*server.BgpServer]() {
+			return nil
+		}
+	}
+	return fmt.Errorf("this GoBGP's BgpServer.%s is not as expected: rlr is built with a version that it was not made for", apiField)
+}
+
+// apiOf returns GoBGP's implementation of its API, for s.
+func apiOf(s *server.BgpServer) api.GoBgpServiceServer {
+	f, _ := reflect.TypeFor[server.BgpServer]().FieldByName(apiField) // New has checked it
+	v := reflect.New(f.Type.Elem())
+	*(**server.BgpServer)(unsafe.Pointer(v.Elem().FieldByName(serverField).UnsafeAddr())) = s
+	return v.Interface().(api.GoBgpServiceServer)
 }

@@ -24,6 +24,8 @@ type listener struct {
 	log   *logrus.Entry
 
 	strangers *strangers
+	// welcome takes the connection of somebody who is no neighbour, but may become one. It must not block.
+	welcome func(conn net.Conn, remote, local netip.Addr) bool
 }
 
 const listenRetry = time.Second
@@ -71,6 +73,9 @@ func (l *listener) attribute(conn net.Conn) {
 	remote, local := addrOf(conn.RemoteAddr()), addrOf(conn.LocalAddr())
 	p := l.find(remote)
 	log := l.log.WithFields(logrus.Fields{"remote": remote.String(), "local": local.String()})
+	if p == nil && l.welcome(conn, remote, local) {
+		return
+	}
 	if p == nil {
 		if l.strangers.count(remote) {
 			log.Info("BGP connection from an address that is no neighbor's")

@@ -33,6 +33,7 @@ const (
 	ceaseDeconfigured = bgp.BGP_ERROR_SUB_PEER_DECONFIGURED
 	ceaseReset        = bgp.BGP_ERROR_SUB_ADMINISTRATIVE_RESET
 	ceaseRejected     = bgp.BGP_ERROR_SUB_CONNECTION_REJECTED
+	ceaseResources    = bgp.BGP_ERROR_SUB_OUT_OF_RESOURCES
 	ceaseConfigChange = bgp.BGP_ERROR_SUB_OTHER_CONFIGURATION_CHANGE
 	ceaseCollision    = bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION
 )

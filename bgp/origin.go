@@ -41,6 +41,9 @@ func (s *Speaker) Originate(origins []Origin) error {
 	return nil
 }
 
+// originated reports whether we announce a prefix as our own.
+func (s *Speaker) originated(p netip.Prefix) bool { return hasPrefix(s.ownOrigins(), p) }
+
 // changeOrigins announces and withdraws what differs. Policies that ask where our own prefixes come from know of new ones
 // before they are announced, and of old ones until they are withdrawn. For a prefix that stays and comes from elsewhere now,
 // the neighbours whose policies ask are told again.

@@ -64,9 +64,9 @@ type Count struct {
 // them one by one. Prefixes that we announce ourselves are not counted, nor what neighbours say of them.
 func (s *Speaker) Count(ctx context.Context) (Count, error) {
 	var n Count
+	own := s.feeder.injectedPrefixes()
 	s.mu.RLock()
 	r := s.running
-	own := make([]netip.Prefix, 0, len(s.origins))
 	for o := range s.origins {
 		own = append(own, o.Prefix)
 	}

@@ -224,12 +224,12 @@ func (p *peer) retry() {
 }
 
 // reset ends the session that there is; the next one begins when GoBGP has sat out its idle time.
-func (p *peer) reset() {
+func (p *peer) reset(communication []byte) {
 	p.post(func() {
 		if p.sess == nil || p.closing {
 			return
 		}
-		p.sess.cease(&p.work, ceaseReset, nil, "Cease: Administrative Reset (sent)")
+		p.sess.cease(&p.work, ceaseReset, communication, "Cease: Administrative Reset (sent)")
 	})
 	p.retry()
 }

@@ -140,6 +140,7 @@ func (b *builder) exports() {
 			}
 		}
 	}
+	b.ownNextHop()
 	// What was learned by iBGP keeps its next hop even towards such a neighbour: a route reflector does not change it (RFC 4456
 	// §10).
 	b.add(exporting, self, statement{

@@ -41,6 +41,9 @@ type Options struct {
 	Feed   Feed
 	Log    *logrus.Entry
 
+	// Injected takes the routes that ServeGRPC is given by others. It may be left out where that is not called.
+	Injected Feed
+
 	// Outlived says that the dataplane goes on forwarding when this process ends: then neighbours are asked to keep our routes
 	// (RFC 4724). Unlike the others it may be left out.
 	Outlived bool
@@ -66,7 +69,7 @@ type Speaker struct {
 
 	strangers strangers
 
-	changes sync.Mutex // serializes what changes GoBGP: Run's beginning and end, Apply, Originate, Enable, Disable, Reset
+	changes turn // serializes what changes GoBGP: Run's beginning and end, Apply, Originate, Enable, Disable, Reset
 
 	roas        atomic.Pointer[rpki.Table] // nil: routes are not validated
 	roasChanged chan struct{}              // holds one when roas has
@@ -83,6 +86,7 @@ type Speaker struct {
 	peers   map[netip.Addr]*peer  // by configured address, with zone
 	byID    map[netip.Addr]*peer  // by what GoBGP calls them
 	origins map[Origin]bool
+	guests  guests
 	running *running // nil before Run and after
 }
 
@@ -142,8 +146,10 @@ func New(o Options) (*Speaker, error) {
 		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived, roasChanged: make(chan struct{}, 1),
 		asked: asked, missing: missing, cfg: cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
+		changes: make(turn, 1), guests: newGuests(),
 	}
 	s.feeder = &feeder{feed: o.Feed, multipath: cfg.Multipath, peer: s.peerByID, log: o.Log, sets: map[fib.Key][]member{}}
+	s.feeder.injected = injected{feed: o.Injected, keys: map[fib.Key]bool{}, originated: s.originated}
 	for _, n := range cfg.Neighbors {
 		s.addPeerLocked(n)
 	}
@@ -237,6 +243,7 @@ func (s *Speaker) configure(r *running) error {
 		}
 	}
 	s.updateListeners(r)
+	r.work.Go(func() { s.forgetGuests(r) })
 	return nil
 }
 
@@ -364,9 +371,10 @@ func (s *Speaker) waitFed(ctx context.Context) {
 
 func (s *Speaker) fed(now time.Time) bool {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
+	peers := slices.Collect(maps.Values(s.peers))
+	s.mu.RUnlock() // the feeder takes it while it holds its own lock
 	allTold := true
-	for _, p := range s.peers {
+	for _, p := range peers {
 		fed, told := p.status.fed(now, quietTime)
 		if !fed {
 			return false
@@ -374,6 +382,22 @@ func (s *Speaker) fed(now time.Time) bool {
 		allTold = allTold && told
 	}
 	return allTold || s.feeder.quiet(now, quietTime/3)
+}
+
+// turn is a mutex that can also be waited for until a context ends: for goroutines whose end its holder waits for.
+type turn chan struct{}
+
+func (t turn) Lock() { t <- struct{}{} }
+
+func (t turn) Unlock() { <-t }
+
+func (t turn) lockUntil(ctx context.Context) bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (s *Speaker) peerByID(id netip.Addr) *peer {

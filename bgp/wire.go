@@ -17,6 +17,8 @@ type wire struct {
 	dialed bool // we made it
 	local  netip.Addr
 
+	early []byte // the first message, where it was read before the neighbour was known
+
 	wmu sync.Mutex // a message is written whole
 
 	// What the reader of the first message found; set once by the peer's goroutine when the reader reports.
@@ -48,7 +50,10 @@ func newWire(conn net.Conn, dialed bool) *wire {
 func (w *wire) read(opened func(first []byte, err error), gone func(text string)) {
 	defer close(w.reading)
 	_ = w.conn.SetReadDeadline(time.Now().Add(openWait)) // a connection without deadlines still ends with its peer
-	first, err := readFirst(w.conn)
+	first, err := w.early, error(nil)
+	if first == nil {
+		first, err = readFirst(w.conn)
+	}
 	if err == nil {
 		_ = w.conn.SetReadDeadline(time.Time{})
 	}

@@ -185,9 +185,14 @@ func (r *router) routeRow(e fib.Entry, paths []bgp.Path) ctl.Route {
 		row.Paths = append(row.Paths, fibPaths(e.Best, "", 0, false)...)
 		return row
 	}
+	runtime := r.overlay.Load()
 	for n, c := range e.Candidates {
 		if c.Feed != "bgp" {
-			row.Paths = append(row.Paths, fibPaths(c.Route, c.Feed, c.Preference, n == 0)...)
+			paths := fibPaths(c.Route, c.Feed, c.Preference, n == 0)
+			for i := range paths {
+				paths[i].Runtime = c.Feed == "static" && runtime.hasStatic(e.Prefix.String())
+			}
+			row.Paths = append(row.Paths, paths...)
 			continue
 		}
 		for _, p := range paths {
@@ -249,7 +254,7 @@ func (r *router) bgpPath(table uint32, p bgp.Path, preference int, wins bool) ct
 
 // isProtocol reports whether `show protocols` has a row, or a kind, of that name.
 func (r *router) isProtocol(name string) bool {
-	if name == "direct" || name == "static" || name == "bgp" || name == "learned" {
+	if name == "direct" || name == "static" || name == "bgp" || name == "learned" || name == grpcProtocol && r.others != nil {
 		return true
 	}
 	for _, n := range r.config.Load().BGP.Neighbors {
@@ -257,7 +262,7 @@ func (r *router) isProtocol(name string) bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(r.sessions(), func(s ctl.BGPSession) bool { return s.Dynamic && s.Name == name })
 }
 
 // fibEntries answers `show fib`: what the dataplane holds.

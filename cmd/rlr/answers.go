@@ -41,6 +41,7 @@ func (r *router) handlers() ctl.Handlers {
 		Traceroute: r.traceroute,
 		VPPCtl:     r.vppctl,
 		Neighbor:   r.neighborAction,
+		Route:      r.routeAction,
 		FIBDo:      r.fibDo,
 		PolicyTest: r.policyTest,
 		Reload:     r.reload,
@@ -179,6 +180,7 @@ func (r *router) sessions() []ctl.BGPSession {
 		return nil
 	}
 	var out []ctl.BGPSession
+	ov := r.overlay.Load()
 	for _, s := range r.speaker.Sessions() {
 		row := ctl.BGPSession{
 			Name: s.Neighbor.Name, Address: addressText(s.Neighbor.Address), Interface: s.Neighbor.Interface,
@@ -186,6 +188,7 @@ func (r *router) sessions() []ctl.BGPSession {
 			Received: s.Received, Accepted: s.Accepted, Advertised: s.Advertised, LastError: s.ErrorText(),
 			HoldTimeS: s.HoldTime.Seconds(), KeepaliveS: s.Keepalive.Seconds(), VRF: defaultTable,
 			Flaps: s.Flaps, Disabled: s.Disabled, Families: []string{}, GracefulRestart: gracefulRestart(s.Graceful),
+			Group: s.Neighbor.Group, Dynamic: s.Neighbor.Dynamic, Runtime: ov.hasNeighbor(s.Neighbor.Name),
 			MaxPrefix: prefixLimits(s.Limits), AddPath: s.AddPath, Malformed: s.Malformed, Leaks: s.Leaks,
 		}
 		if s.Neighbor.Role != bgp.NoRole {
@@ -265,9 +268,15 @@ func (r *router) protocols(context.Context) ([]ctl.Protocol, error) {
 			Name: "learned", Proto: "learned", Table: defaultTable, State: "up", SinceS: up, Routes: r.learned.Len(),
 		})
 	}
+	if r.others != nil {
+		out = append(out, ctl.Protocol{
+			Name: grpcProtocol, Proto: grpcProtocol, Table: defaultTable, State: "up", SinceS: up, Routes: r.others.Len(),
+		})
+	}
 	for _, s := range r.sessions() {
 		p := ctl.Protocol{
 			Name: s.Name, Proto: "bgp", Table: s.VRF, State: "start", SinceS: s.UptimeS, Info: s.State, Routes: int(s.Accepted),
+			Runtime: s.Runtime, Dynamic: s.Dynamic,
 		}
 		switch {
 		case s.Disabled:
@@ -333,41 +342,6 @@ func (r *router) vppctl(ctx context.Context, req ctl.VPPCtlRequest) (ctl.VPPCtlR
 		return ctl.VPPCtlResult{}, ctl.Unavailable("%v", err)
 	}
 	return ctl.VPPCtlResult{Output: out}, nil
-}
-
-func (r *router) neighborAction(_ context.Context, req ctl.NeighborRequest) (ctl.Done, error) {
-	if r.speaker == nil {
-		return ctl.Done{}, ctl.NotFound("this router speaks no BGP: router.as is not set")
-	}
-	var err error
-	done := ""
-	switch req.Action {
-	case ctl.NeighborEnable:
-		err, done = r.speaker.Enable(req.Name), "enabled"
-	case ctl.NeighborDisable:
-		err, done = r.speaker.Disable(req.Name, ""), "disabled"
-	case ctl.NeighborReset:
-		how := bgp.ResetHard
-		done = "reset"
-		switch {
-		case !req.Soft:
-		case req.Direction == ctl.DirectionIn:
-			how, done = bgp.ResetSoftIn, "asked for its routes again"
-		case req.Direction == ctl.DirectionOut:
-			how, done = bgp.ResetSoftOut, "told our routes again"
-		case req.Direction == "":
-			how, done = bgp.ResetSoft, "asked for its routes and told ours again"
-		default:
-			return ctl.Done{}, ctl.BadRequest("soft reset %q: use in or out, or neither for both", req.Direction)
-		}
-		err = r.speaker.Reset(req.Name, how)
-	default:
-		return ctl.Done{}, ctl.BadRequest("neighbor action %q: use enable, disable or reset", req.Action)
-	}
-	if err != nil {
-		return ctl.Done{}, neighborError(err)
-	}
-	return ctl.Done{Message: "neighbor " + req.Name + " " + done}, nil
 }
 
 func (r *router) stop(ctx context.Context, req ctl.StopRequest) (ctl.Done, error) {

@@ -21,6 +21,13 @@ import (
 
 // TestOperations plays testdata/operations on both dataplanes.
 func TestOperations(t *testing.T) {
+	cmds := scriptCommands()
+	cmds["meddle"] = meddle
+	onBoth(t, testscript.Params{Dir: "testdata/operations", Cmds: cmds})
+}
+
+// onBoth plays scripts on both dataplanes, whose name is in KIND.
+func onBoth(t *testing.T, p testscript.Params) {
 	for _, kind := range []string{"embedded", "vpp"} {
 		t.Run(kind, func(t *testing.T) {
 			binary := rootless.FindVPP()
@@ -30,18 +37,14 @@ func TestOperations(t *testing.T) {
 				}
 				t.Skip("no vpp installed")
 			}
-			cmds := scriptCommands()
-			cmds["meddle"] = meddle
-			testscript.Run(t, testscript.Params{
-				Dir: "testdata/operations", Cmds: cmds,
-				Setup: func(env *testscript.Env) error {
-					env.Setenv("KIND", kind)
-					if binary != "" {
-						env.Setenv("VPP_PREFIX", filepath.Dir(filepath.Dir(binary)))
-					}
-					return ownRuntime(env)
-				},
-			})
+			p.Setup = func(env *testscript.Env) error {
+				env.Setenv("KIND", kind)
+				if binary != "" {
+					env.Setenv("VPP_PREFIX", filepath.Dir(filepath.Dir(binary)))
+				}
+				return ownRuntime(env)
+			}
+			testscript.Run(t, p)
 		})
 	}
 }

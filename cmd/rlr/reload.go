@@ -15,27 +15,47 @@ import (
 func (r *router) reload(ctx context.Context) (ctl.Done, error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
-	old := r.config.Load()
-	next, err := loadConfig(r.path)
+	text, err := config.Read(r.path)
 	if err != nil {
 		return ctl.Done{}, ctl.BadRequest("%v", err)
 	}
-	if err := needsRestart(old, next); err != nil {
+	ov, next, err := r.overlay.Load().on(text)
+	if err != nil {
 		return ctl.Done{}, ctl.BadRequest("%v", err)
 	}
+	changes, err := r.become(ctx, ov, next)
+	if err != nil {
+		return ctl.Done{}, err
+	}
+	if len(changes) == 0 {
+		return ctl.Done{Message: "nothing has changed"}, nil
+	}
+	r.log.WithField("changes", len(changes)).Info("configuration reloaded")
+	return ctl.Done{Message: fmt.Sprintf("configuration reloaded from %s", r.path), Changes: changes}, nil
+}
+
+// become makes a configuration the router's, with the overlay that it comes of, and returns what that touches. The caller
+// holds reloading.
+func (r *router) become(ctx context.Context, ov overlay, next *config.Config) ([]string, error) {
+	old := r.config.Load()
+	if err := needsRestart(old, next); err != nil {
+		return nil, ctl.BadRequest("%v", err)
+	}
 	if held := heldBuffers(next); r.dp.vpp != nil && held > r.dp.held+sparedBuffers {
-		return ctl.Done{}, ctl.BadRequest("the rings of memif slaves hold %d packet buffers, and VPP was started with %d for them: that needs `rlr stop` and `rlr run`, or smaller rings (ring-size, queues); nothing was changed",
+		return nil, ctl.BadRequest("the rings of memif slaves hold %d packet buffers, and VPP was started with %d for them: that needs `rlr stop` and `rlr run`, or smaller rings (ring-size, queues); nothing was changed",
 			held, r.dp.held)
 	}
 	changes := difference(old, next)
 	if len(changes) == 0 {
+		r.overlay.Store(&ov)
 		r.config.Store(next)
-		return ctl.Done{Message: "nothing has changed"}, nil
+		return nil, nil
 	}
 	// The links come first: they are what can fail, and they leave everything as it was when they do.
 	if err := r.links.apply(next, r.claim.Dir); err != nil {
-		return ctl.Done{}, err
+		return nil, err
 	}
+	r.overlay.Store(&ov)
 	r.config.Store(next)
 	setLevel(r.logger, next.Log)
 	r.discovering.Lock()
@@ -46,11 +66,10 @@ func (r *router) reload(ctx context.Context) (ctl.Done, error) {
 	if old.Dataplane != next.Dataplane {
 		r.syncer.SetAudit(auditEvery(next)) // which audits, and so finds what is learned now
 	}
-	if r.speaker != nil {
-		err = errors.Join(r.applyBGP(ctx, old, next), r.tryOriginate())
+	if r.speaker == nil {
+		return changes, nil
 	}
-	r.log.WithField("changes", len(changes)).Info("configuration reloaded")
-	return ctl.Done{Message: fmt.Sprintf("configuration reloaded from %s", r.path), Changes: changes}, err
+	return changes, errors.Join(r.applyBGP(ctx, old, next), r.tryOriginate())
 }
 
 // needsRestart says which change of a configuration cannot be made while the router runs.
@@ -94,6 +113,9 @@ func difference(old, next *config.Config) []string {
 	})
 	byName(old.BGP.Neighbors, next.BGP.Neighbors, func(n config.Neighbor) string { return n.Name }, func(name string, a, b config.Neighbor, inOld, inNext bool) {
 		named("neighbor", name, a, b, inOld, inNext)
+	})
+	byName(old.BGP.Dynamic, next.BGP.Dynamic, func(e config.Dynamic) string { return e.Prefix.String() }, func(name string, a, b config.Dynamic, inOld, inNext bool) {
+		named("dynamic neighbors of", name, a, b, inOld, inNext)
 	})
 	byName(old.Static, next.Static, func(s config.Static) string { return s.Prefix.String() }, func(name string, a, b config.Static, inOld, inNext bool) {
 		named("static route", name, a, b, inOld, inNext)

@@ -30,6 +30,7 @@ import (
 const (
 	preferDirect = 240
 	preferStatic = 200
+	preferGRPC   = 150 // ours: who adds a route by hand means it, and who writes it down means it more
 	preferBGP    = 100
 	preferLearn  = 10 // of BIRD's kernel protocol, for routes that are not its own
 )
@@ -59,6 +60,7 @@ type router struct {
 	direct  *fib.Feed
 	static  *fib.Feed
 	learned *fib.Feed
+	others  *fib.Feed       // routes that GoBGP's API was given; nil without it
 	speaker *bgp.Speaker    // nil without an AS
 	roas    *rpki.Collector // nil without an AS
 	prober  *hoststack.Prober
@@ -73,7 +75,8 @@ type router struct {
 
 	originating sync.Mutex
 	roaMu       sync.Mutex
-	reloading   sync.Mutex                    // one reload at a time
+	reloading   sync.Mutex                    // one reload, or change at run time, at a time
+	overlay     atomic.Pointer[overlay]       // what makes the configuration of its file; changed under reloading
 	config      atomic.Pointer[config.Config] // the accepted configuration; its value is never modified
 }
 
@@ -82,13 +85,22 @@ func loadConfig(path string) (*config.Config, error) {
 	return config.Load(path, config.WithLinksDir(ctl.LinksDir()))
 }
 
+// parseConfig is loadConfig for the text of a file.
+func parseConfig(path string, text []byte) (*config.Config, error) {
+	return config.Parse(path, text, config.WithLinksDir(ctl.LinksDir()))
+}
+
 // runRouter runs a router until ctx ends or somebody asks it to stop.
 func runRouter(ctx context.Context, path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return fmt.Errorf("run: %w", err)
 	}
-	cfg, err := loadConfig(path)
+	text, err := config.Read(path)
+	if err != nil {
+		return err
+	}
+	ov, cfg, err := (overlay{path: path}).on(text)
 	if err != nil {
 		return err
 	}
@@ -102,6 +114,7 @@ func runRouter(ctx context.Context, path string) error {
 	}
 	r := &router{path: path, started: time.Now(), claim: claim, stages: newStages(), ending: make(chan error, 1)}
 	r.config.Store(cfg)
+	r.overlay.Store(&ov)
 	r.logger, r.journal = newLogger(os.Stderr, cfg.Log)
 	r.log = r.subsystem("router")
 	defer r.stages.stopAll()
@@ -169,11 +182,16 @@ func (r *router) build() error {
 		bgpFeed.Complete()
 		return nil
 	}
-	r.speaker, err = bgp.New(bgp.Options{
+	options := bgp.Options{
 		Config: bgpConfig(cfg), Stack: r.access.stack, Feed: bgpFeed, Log: r.subsystem("bgp"),
 		Outlived: r.dp.outlives(), Life: r.life,
 		Arrived: func(p netip.Prefix, at time.Time) { r.syncer.Arrived(fib.Key{Prefix: p}, at) },
-	})
+	}
+	if cfg.Control.GRPC != "" {
+		r.others = r.syncer.Feed(grpcProtocol, preferGRPC)
+		options.Injected = r.others
+	}
+	r.speaker, err = bgp.New(options)
 	r.roas = r.newCollector()
 	return err
 }
@@ -215,6 +233,9 @@ func (r *router) start(ctx context.Context) error {
 		r.resume(ctx, own)
 		r.startROAs(ctx)
 		r.stages.start("bgp", r.speaker.Run)
+	}
+	if err := r.startGRPC(cfg); err != nil {
+		return err
 	}
 	control, err := ctl.NewServer(r.claim, version, r.handlers(), r.subsystem("control"), ctl.WithSocket(cfg.Control.Socket))
 	if err != nil {

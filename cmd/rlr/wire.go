@@ -188,6 +188,13 @@ func bgpConfig(cfg *config.Config) bgp.Config {
 	for _, n := range cfg.BGP.Neighbors {
 		out.Neighbors = append(out.Neighbors, neighborConfig(cfg, n))
 	}
+	for _, e := range cfg.BGP.Dynamic {
+		n := e.Settings
+		n.Address = e.Prefix.Addr() // where such a neighbour is, is where its prefix is
+		out.Dynamic = append(out.Dynamic, bgp.Dynamic{
+			Prefix: e.Prefix, AS: e.AS, External: e.External, Limit: e.Limit, ForgetAfter: e.ForgetAfter, Neighbor: neighborConfig(cfg, n),
+		})
+	}
 	return out
 }
 
@@ -196,7 +203,7 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 		Name: n.Name, Address: n.Address, Interface: n.Interface, AS: n.AS, External: n.External, LocalAddress: n.LocalAddress,
 		HoldTime: n.HoldTime, ConnectRetry: n.ConnectRetry, Passive: n.Passive, Disabled: n.Disabled,
 		NextHopSelf: n.NextHopSelf, RouteReflectorClient: n.RouteReflectorClient, Multihop: n.Multihop,
-		Import: bgp.Policy(n.Import), Export: bgp.Policy(n.Export),
+		Import: bgp.Policy(n.Import), Export: bgp.Policy(n.Export), Group: n.Group,
 		ImportOf: familyPolicies(n.FamilyImport), ExportOf: familyPolicies(n.FamilyExport),
 		DN42: bgp.DN42Link(n.DN42),
 		Graceful: bgp.GracefulRestart{

@@ -92,7 +92,7 @@ func bgpSet(c config.Change) bgp.Set {
 	return out
 }
 
-func bgpEdit(e config.Edit) bgp.Edit {
+func bgpEdit(e config.CommunityEdit) bgp.Edit {
 	return bgp.Edit{Replace: e.Replace != nil, With: e.Replace, Remove: e.Remove, Add: e.Add}
 }
 

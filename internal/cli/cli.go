@@ -166,7 +166,7 @@ Words may be abbreviated as long as they stay unique: "rlr sh ro" is "rlr show r
 		return usage("%v (see %s --help)", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		showCommand(o), neighborCommand(o), policyCommand(o), fibCommand(o), pingCommand(o), tracerouteCommand(o), vppctlCommand(o),
+		showCommand(o), neighborCommand(o), routeCommand(o), policyCommand(o), fibCommand(o), pingCommand(o), tracerouteCommand(o), vppctlCommand(o),
 		reloadCommand(o), restartCommand(o), stopCommand(o), versionCommand(o, c.Version), completionCommand(),
 	)
 	addDaemon(root, o, c)

@@ -168,7 +168,7 @@ func TestExitCodes(t *testing.T) {
 		stderr string
 	}{
 		{"show", 2, "show what? bgp, errors"},
-		{"neighbor", 2, "do what? disable, enable, reset"},
+		{"neighbor", 2, "do what? add, del, disable, enable, reset"},
 		{"lab", 2, "do what?"},
 		{"nonsense", 2, `unknown command "nonsense"`},
 		{"show nonsense", 2, `unknown command "nonsense"`},
@@ -317,7 +317,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"-r", "router1", "show", "neighbors", "e"}, "eth0"},
 		{[]string{"-r", "router1", "neighbor", "reset", ""}, "router2 router3 old transit transit2"},
 		{[]string{"-r", "edge", "neighbor", "reset", ""}, "spine"},
-		{[]string{"-r", "router1", "neighbor", "reset", "router2", ""}, ""},
+		{[]string{"-r", "router1", "neighbor", "reset", "router2", ""}, "soft"},
 		{[]string{"-r", "router1", "show", "route", ""}, "all count failed for protocol table"},
 		{[]string{"-r", "router1", "sh", "ro", "count", "f"}, "failed for"},
 		{[]string{"-r", "router1", "show", "route", "protocol", "router"}, "router2 router3"},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -95,8 +96,51 @@ func completeInterfaces(cmd *cobra.Command, args []string, word string) ([]strin
 	return completeRows((*ctl.Client).Interfaces, func(i ctl.Interface) string { return i.Name })(cmd, args, word)
 }
 
+// completeSessions offers the neighbours that are chosen, each with its state.
+func completeSessions(choose func(ctl.BGPSession) bool) cobra.CompletionFunc {
+	return completeRows((*ctl.Client).BGP, func(b ctl.BGPSession) string {
+		if !choose(b) {
+			return ""
+		}
+		state := b.State
+		if b.Disabled {
+			state = "disabled"
+		}
+		return fmt.Sprintf("%s\t%s, AS %d", b.Name, state, b.AS)
+	})
+}
+
 func completeNeighbors(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-	return completeRows((*ctl.Client).BGP, func(b ctl.BGPSession) string { return b.Name })(cmd, args, word)
+	return completeSessions(func(ctl.BGPSession) bool { return true })(cmd, args, word)
+}
+
+// completeReset offers the words after a neighbour's name.
+func completeReset(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	switch len(args) {
+	case 0:
+		return completeNeighbors(cmd, args, word)
+	case 1:
+		return filterPrefix([]string{"soft\tthe session goes on"}, word), noFiles
+	case 2:
+		return filterPrefix([]string{"in\tapply the import policy again", "out\tannounce all again"}, word), noFiles
+	}
+	return nil, noFiles
+}
+
+// completeGroups offers the groups that have neighbours now.
+func completeGroups(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	return filterPrefix(fetchNames(cmd, (*ctl.Client).BGP, func(b ctl.BGPSession) string { return b.Group }), word), noFiles
+}
+
+// completeFlagInterfaces is completeInterfaces for an option, whatever the arguments are.
+func completeFlagInterfaces(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	return completeInterfaces(cmd, nil, word)
+}
+
+func completeChoice(words ...string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		return filterPrefix(words, word), noFiles
+	}
 }
 
 // completeRoute offers the words of `show route` that are not there yet, and values after those that take one.

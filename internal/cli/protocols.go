@@ -109,7 +109,7 @@ func protocolTable(rows []ctl.Protocol) *table {
 	t := newTable("Name", "Proto", "Table", "State", " Since", " Routes", "Info")
 	for _, p := range rows {
 		t.add(c(p.Name), c(p.Proto), c(dash(p.Table)), styled(stateStyle(p.State), p.State), c(ago(p.SinceS)),
-			c(count(p.Routes)), c(clean(p.Info)))
+			c(count(p.Routes)), c(strings.TrimSpace(clean(p.Info)+"  "+madeText(p.Runtime, p.Dynamic))))
 	}
 	return t
 }
@@ -139,6 +139,9 @@ func renderSession(s *screen, b ctl.BGPSession) {
 	line("Neighbor AS", "%d", b.AS)
 	if b.RouterID != "" {
 		line("Neighbor ID", "%s", b.RouterID)
+	}
+	if b.Group != "" {
+		line("Group", "%s", b.Group)
 	}
 	line("Source address", "%s", dash(b.LocalAddr))
 	line("Families", "%s", dash(strings.Join(b.Families, ", ")))

@@ -241,6 +241,9 @@ func (p *routePrinter) head(path ctl.Path) string {
 		}
 		fmt.Fprintf(&b, " [%s]", clean(as))
 	}
+	if path.Runtime {
+		b.WriteString(" runtime")
+	}
 	if path.Stale {
 		b.WriteString(" " + p.paint(notice, "stale"))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 
@@ -305,7 +306,12 @@ func renderNeighbors(s *screen, rows []ctl.Neighbor) {
 }
 
 func renderBGP(s *screen, rows []ctl.BGPSession) {
-	t := newTable("Name", "Address", "Interface", " AS", "State", " Uptime", " Received", " Accepted", " Advertised", "Last error")
+	heads := []string{"Name", "Address", "Interface", " AS", "State", " Uptime", " Received", " Accepted", " Advertised"}
+	made := slices.ContainsFunc(rows, func(b ctl.BGPSession) bool { return b.Runtime || b.Dynamic })
+	if made {
+		heads = append(heads, "Made")
+	}
+	t := newTable(append(heads, "Last error")...)
 	oldest := 0.0
 	for _, b := range rows {
 		oldest = max(oldest, b.CountsAgeS)
@@ -322,13 +328,30 @@ func renderBGP(s *screen, rows []ctl.BGPSession) {
 		if b.State == "Established" {
 			up = ago(b.UptimeS)
 		}
-		t.add(c(b.Name), c(b.Address), c(dash(b.Interface)), c(count(b.AS)), state, c(up), figure(b.Received),
-			figure(b.Accepted), figure(b.Advertised), c(clean(b.LastError)))
+		cells := []cell{
+			c(b.Name), c(b.Address), c(dash(b.Interface)), c(count(b.AS)), state, c(up), figure(b.Received),
+			figure(b.Accepted), figure(b.Advertised),
+		}
+		if made {
+			cells = append(cells, c(dash(madeText(b.Runtime, b.Dynamic))))
+		}
+		t.add(append(cells, c(clean(b.LastError)))...)
 	}
 	t.print(s)
 	if oldest > 0 {
 		s.printf("\nBGP is busy: routes were counted up to %s ago.\n", ago(oldest))
 	}
+}
+
+// madeText says how something came to be that is not in the configuration file.
+func madeText(runtime, dynamic bool) string {
+	switch {
+	case dynamic:
+		return "dynamic"
+	case runtime:
+		return "runtime"
+	}
+	return ""
 }
 
 func renderWireGuard(s *screen, rows []ctl.WireGuard) {

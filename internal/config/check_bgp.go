@@ -6,14 +6,14 @@ import (
 )
 
 // reservedNames are what `show protocols` calls the other sources of routes.
-var reservedNames = []string{"all", "direct", "static", "bgp", "learned"}
+var reservedNames = []string{"all", "direct", "static", "bgp", "learned", "grpc"}
 
 func (d *decoder) checkBGP(c *Config, own map[netip.Addr]string) {
 	b := &c.BGP
-	if (len(b.Neighbors) > 0 || len(b.Originate) > 0) && !d.has("router/as") {
+	if (len(b.Neighbors)+len(b.Dynamic) > 0 || len(b.Originate) > 0) && !d.has("router/as") {
 		d.errorKey("bgp", "BGP needs our AS number; write router: {as: NUMBER}")
 	}
-	if len(b.Neighbors) > 0 && !c.Router.ID.IsValid() && !d.has("router/id") {
+	if len(b.Neighbors)+len(b.Dynamic) > 0 && !c.Router.ID.IsValid() && !d.has("router/id") {
 		d.errorKey("bgp", "BGP needs a router ID, and no interface has an IPv4 address to take it from; write router: {id: 10.1.0.1}")
 	}
 	if !b.ClusterID.IsValid() {
@@ -45,6 +45,8 @@ func (d *decoder) checkBGP(c *Config, own map[netip.Addr]string) {
 		d.checkNeighbor(c, join("bgp/neighbors", i), &b.Neighbors[i], own)
 		d.checkSession(c, join("bgp/neighbors", i), &b.Neighbors[i])
 	}
+	d.checkGroups(c)
+	d.checkDynamic(c, own)
 	d.checkPolicies(c)
 }
 

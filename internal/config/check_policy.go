@@ -25,8 +25,15 @@ func (d *decoder) checkPolicies(c *Config) {
 			d.errorf(w.value, "sets.%s has no set %q; %s", w.kind, shorten(w.name), d.exists("set", w.name, there[w.kind]))
 		}
 	}
+	for i := range c.BGP.Groups {
+		g := &c.BGP.Groups[i]
+		d.checkExists(c, join("bgp/groups", g.Name)+"/import", g.Settings.Import, g.Settings.FamilyImport)
+		d.checkExists(c, join("bgp/groups", g.Name)+"/export", g.Settings.Export, g.Settings.FamilyExport)
+	}
 	for i := range c.BGP.Neighbors {
 		n, path := &c.BGP.Neighbors[i], join("bgp/neighbors", i)
+		d.checkExists(c, path+"/import", n.Import, n.FamilyImport)
+		d.checkExists(c, path+"/export", n.Export, n.FamilyExport)
 		n.Import, n.FamilyImport = d.checkFamilies(c, n, path+"/import", n.Import, n.FamilyImport)
 		n.Export, n.FamilyExport = d.checkFamilies(c, n, path+"/export", n.Export, n.FamilyExport)
 		used := func(name Policy) bool {
@@ -40,6 +47,16 @@ func (d *decoder) checkPolicies(c *Config) {
 		if d.has(path+"/dn42") && !used(PolicyDN42) {
 			d.errorPath(path+"/dn42", "dn42 describes the link for the policy dn42, which neighbor %s has neither as import nor as export; write import: dn42, export: dn42, or remove it", n.Name)
 		}
+	}
+	d.checkDynamicPolicies(c)
+}
+
+// checkDynamicPolicies is checkPolicies for the settings that dynamic neighbours get.
+func (d *decoder) checkDynamicPolicies(c *Config) {
+	for i := range c.BGP.Dynamic {
+		n, path := &c.BGP.Dynamic[i].Settings, join("bgp/dynamic", i)
+		n.Import, n.FamilyImport = d.checkFamilies(c, n, path+"/import", n.Import, n.FamilyImport)
+		n.Export, n.FamilyExport = d.checkFamilies(c, n, path+"/export", n.Export, n.FamilyExport)
 	}
 }
 
@@ -70,19 +87,32 @@ func (d *decoder) checkFamilies(c *Config, n *Neighbor, path string, all Policy,
 	return "", full
 }
 
-// checkUse reports a policy that does not exist, or that cannot be used where it is. path ends with the direction, or with a
-// family after it.
+// checkExists reports policies that do not exist, where they are written. path ends with the direction.
+func (d *decoder) checkExists(c *Config, path string, all Policy, of map[Family]Policy) {
+	known := slices.Clone(builtinPolicies)
+	for _, r := range c.Policies {
+		known = append(known, r.Name)
+	}
+	report := func(path string, p Policy) {
+		if p != "" && d.has(path) && !slices.Contains(known, string(p)) {
+			d.errorPath(path, "policy %q does not exist; %s", shorten(string(p)), d.exists("policy", string(p), known))
+		}
+	}
+	if of == nil {
+		report(path, all)
+	}
+	for _, f := range []Family{IPv4, IPv6} {
+		report(path+"/"+string(f), of[f])
+	}
+}
+
+// checkUse reports a policy that cannot be used where it is. path ends with the direction, or with a family after it.
 func (d *decoder) checkUse(c *Config, n *Neighbor, path string, p Policy) {
 	if p == "" || slices.Contains(builtinPolicies, string(p)) {
 		return
 	}
 	i := slices.IndexFunc(c.Policies, func(r RulePolicy) bool { return r.Name == string(p) })
 	if i < 0 {
-		names := slices.Clone(builtinPolicies)
-		for _, r := range c.Policies {
-			names = append(names, r.Name)
-		}
-		d.errorPath(path, "policy %q does not exist; %s", shorten(string(p)), d.exists("policy", string(p), names))
 		return
 	}
 	importing := slices.Contains(strings.Split(path, "/"), "import")

@@ -227,7 +227,9 @@ type BGP struct {
 	// PolicyOptional turns RFC 8212 off: an external neighbour without a policy has all.
 	PolicyOptional bool
 	DN42           DN42
+	Groups         []Group
 	Neighbors      []Neighbor
+	Dynamic        []Dynamic
 }
 
 // Redistribute says which routes BGP announces besides Originate and its own.
@@ -276,7 +278,35 @@ type Neighbor struct {
 	AllowOwnAS           uint8 // how often our AS may be in a path
 	Role                 BGPRole
 	StrictRole           bool
+	Group                string // whose settings are the neighbour's where it has none of its own; "": none
 }
+
+// Group is an entry of `bgp.groups`.
+type Group struct {
+	Name string
+	// Settings are a neighbour's, with the defaults filled in that depend on nothing else. What a group does not set and no
+	// default fills in is zero.
+	Settings Neighbor
+}
+
+// Dynamic is an entry of `bgp.dynamic`: connections from a prefix become neighbours.
+type Dynamic struct {
+	Prefix      netip.Prefix // masked
+	Group       string
+	AS          []uint32 // ascending: those that such a neighbour may have; empty where External
+	External    bool     // any AS but ours will do
+	Limit       int      // neighbours at once
+	ForgetAfter time.Duration
+
+	// Settings are what such a neighbour gets. Name, Address and AS are its own.
+	Settings Neighbor
+}
+
+// Defaults of Dynamic.
+const (
+	DefaultDynamicLimit = 100
+	DefaultForgetAfter  = 5 * time.Minute
+)
 
 // LimitAction is what happens when a neighbour announces more prefixes than its limit.
 type LimitAction string
@@ -357,6 +387,11 @@ const (
 // Control is the `control` section.
 type Control struct {
 	Socket string // absolute; "": control.sock in the router's folder
+
+	// GRPC is where GoBGP's API is: an address and port, or the path of a unix socket, in the router's folder where it is not
+	// absolute; "": nowhere. GRPCPublic allows an address that is not loopback.
+	GRPC       string
+	GRPCPublic bool
 }
 
 // LogLevel is a level of logrus, by its name.

@@ -30,11 +30,20 @@ func WithEnv(lookup func(name string) (string, bool)) Option {
 
 // Load reads and checks a configuration. The error, if any, is of type Errors.
 func Load(path string, opts ...Option) (*Config, error) {
+	data, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data, opts...)
+}
+
+// Read returns a configuration's text, for Parse and for edits of it. The error, if any, is of type Errors.
+func Read(path string) ([]byte, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, Errors{{File: path, Msg: err.Error()}}
 	}
-	return Parse(path, data, opts...)
+	return data, nil
 }
 
 // Parse is Load for a file's content. Files of secrets are looked for relative to the folder of path. The error, if any, is

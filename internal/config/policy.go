@@ -113,22 +113,22 @@ type Change struct {
 	Origin           string
 	Prepend          uint8
 	NextHop          string // "self", or an address
-	Communities      Edit
-	LargeCommunities Edit
+	Communities      CommunityEdit
+	LargeCommunities CommunityEdit
 }
 
 func (c *Change) empty() bool {
 	return c.LocalPref == nil && c.MED == "" && c.Origin == "" && c.Prepend == 0 && c.NextHop == "" && c.Communities.empty() && c.LargeCommunities.empty()
 }
 
-// Edit changes a list of communities, in this order. Members are communities, or for Remove patterns of them.
-type Edit struct {
+// CommunityEdit changes a list of communities, in this order. Members are communities, or for Remove patterns of them.
+type CommunityEdit struct {
 	Replace []string // nil: not at all; empty: all are removed
 	Remove  []string
 	Add     []string
 }
 
-func (e *Edit) empty() bool { return e.Replace == nil && e.Remove == nil && e.Add == nil }
+func (e *CommunityEdit) empty() bool { return e.Replace == nil && e.Remove == nil && e.Add == nil }
 
 // DN42 is `bgp.dn42`: communities of our own routes; 0: none.
 type DN42 struct {

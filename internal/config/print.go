@@ -57,7 +57,7 @@ func (c *Config) tree() *block {
 	root.sub("policies", policies)
 	root.sub("bgp", c.BGP.block(c.Router))
 	root.sub("roa", c.ROA.block())
-	root.sub("control", newBlock().text("socket", c.Control.Socket))
+	root.sub("control", newBlock().text("socket", c.Control.Socket).text("grpc", c.Control.GRPC).flag("grpc-public", c.Control.GRPCPublic))
 	log := newBlock()
 	log.word("level", string(c.Log.Level), "info")
 	log.word("format", string(c.Log.Format), string(LogText))
@@ -139,23 +139,29 @@ func (g BGP) block(r Router) *block {
 		b.put("ebgp-requires-policy", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "false"})
 	}
 	b.sub("dn42", newBlock().flow().number("region", uint64(g.DN42.Region), 0).number("country", uint64(g.DN42.Country), 0))
-	var all []*block
+	b.sub("groups", groupBlocks(g.Groups))
+	var all, dynamic []*block
 	for _, n := range g.Neighbors {
-		all = append(all, n.block())
+		all = append(all, n.member(g.Groups))
 	}
-	return b.blocks("neighbors", all)
+	for _, e := range g.Dynamic {
+		dynamic = append(dynamic, e.block())
+	}
+	return b.blocks("neighbors", all).blocks("dynamic", dynamic)
 }
 
-func (n Neighbor) block() *block {
-	b := newBlock()
+func (n Neighbor) block() *block { return n.fill(newBlock()) }
+
+func (n Neighbor) fill(b *block) *block {
 	b.text("name", n.Name)
 	b.text("description", n.Description)
 	b.flag("disabled", n.Disabled)
 	b.addr("address", n.Address)
 	b.text("interface", n.Interface)
-	b.number("as", uint64(n.AS), 0)
 	if n.External {
 		b.text("as", "external")
+	} else {
+		b.number("as", uint64(n.AS), 0)
 	}
 	b.addr("local-address", n.LocalAddress)
 	b.flag("passive", n.Passive)
@@ -195,9 +201,17 @@ func texts[T any](all []T, text func(T) string) []string {
 }
 
 // block is a mapping under construction. A setting that says nothing is left out, and so is a block without any.
-type block struct{ node *yaml.Node }
+type block struct {
+	node *yaml.Node
+	all  bool // settings that have their default are there too
+}
 
-func newBlock() *block { return &block{&yaml.Node{Kind: yaml.MappingNode}} }
+func newBlock() *block { return &block{node: &yaml.Node{Kind: yaml.MappingNode}} }
+
+func (b *block) everything() *block {
+	b.all = true
+	return b
+}
 
 func (b *block) flow() *block {
 	b.node.Style = yaml.FlowStyle
@@ -225,7 +239,7 @@ func (b *block) text(key, s string) *block {
 }
 
 func (b *block) word(key, s, otherwise string) *block {
-	if s == otherwise {
+	if s == otherwise && !b.all {
 		return b
 	}
 	return b.text(key, s)
@@ -239,21 +253,21 @@ func (b *block) addr(key string, a netip.Addr) *block {
 }
 
 func (b *block) number(key string, n, otherwise uint64) *block {
-	if n == otherwise {
+	if n == otherwise && !b.all {
 		return b
 	}
 	return b.put(key, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.FormatUint(n, 10)})
 }
 
 func (b *block) flag(key string, set bool) *block {
-	if !set {
+	if !set && !b.all {
 		return b
 	}
-	return b.put(key, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true"})
+	return b.put(key, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(set)})
 }
 
 func (b *block) duration(key string, t, otherwise time.Duration) *block {
-	if t == otherwise {
+	if t == otherwise && !b.all {
 		return b
 	}
 	return b.text(key, formatDuration(t))

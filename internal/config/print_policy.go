@@ -74,7 +74,7 @@ func (c Change) block() *block {
 	return b.sub("communities", c.Communities.block()).sub("large-communities", c.LargeCommunities.block())
 }
 
-func (e Edit) block() *block {
+func (e CommunityEdit) block() *block {
 	b := newBlock().flow()
 	if e.Replace != nil {
 		b.list("replace", e.Replace)

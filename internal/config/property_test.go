@@ -100,6 +100,10 @@ func randomConfig(r *rand.Rand) *Config {
 	if d.yes() {
 		c.Control.Socket = pick(d, "/tmp/x", "/tmp/with space", "/tmp/$dollar", "/tmp/#é")
 	}
+	c.Control.GRPC = pick(d, "", "gobgp.sock", "/tmp/g", "127.0.0.1:50051", "[::1]:1")
+	if d.IntN(4) == 0 {
+		c.Control.GRPC, c.Control.GRPCPublic = pick(d, "0.0.0.0:50051", "192.0.2.1:1"), true
+	}
 	c.Interfaces = append(c.Interfaces, Interface{Name: "lo", Loopback: true, MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}})
 	for range d.IntN(6) {
 		c.Interfaces = append(c.Interfaces, d.iface())
@@ -174,8 +178,8 @@ func (d *dice) rule() Rule {
 	}
 	r.Set = Change{
 		LocalPref: pick(d, nil, &pref), MED: pick(d, "", "0", "+7", "-7"), Origin: pick(d, "", "egp"), Prepend: uint8(d.IntN(33)),
-		Communities:      Edit{Replace: pick(d, nil, []string{}, []string{"1:1"}), Remove: maybe("1:*"), Add: maybe("no-export", "2:2")},
-		LargeCommunities: Edit{Remove: maybe("1:*:*"), Add: maybe("1:2:3")},
+		Communities:      CommunityEdit{Replace: pick(d, nil, []string{}, []string{"1:1"}), Remove: maybe("1:*"), Add: maybe("no-export", "2:2")},
+		LargeCommunities: CommunityEdit{Remove: maybe("1:*:*"), Add: maybe("1:2:3")},
 	}
 	return r
 }
@@ -272,46 +276,122 @@ func (d *dice) bgp(c *Config) BGP {
 	if d.yes() {
 		b.ClusterID = netip.AddrFrom4([4]byte{9, 9, 9, 9})
 	}
-	for range d.IntN(4) {
-		m := d.next()
-		n := Neighbor{
-			Name:        fmt.Sprintf("n%d", m),
-			Description: pick(d, "", "plain", "$5", "'", `"`, "a: b # c", "null", "1e3", "- x", "é ☃", "~", "0x10", "{", "*a", "&a", "!t", "%", "@", "`", "|", ">", "=", "<<", " padded "),
-			Disabled:    d.yes(), Passive: d.yes(), NextHopSelf: d.yes(), Multihop: true,
-			Address:      netip.AddrFrom4([4]byte{13, 0, byte(m), 1}),
-			AS:           pick(d, uint32(2), 65002, 4200000000),
-			HoldTime:     pick(d, 0, time.Duration(3+d.IntN(60000))*time.Second),
-			ConnectRetry: time.Duration(1+d.IntN(60000)) * time.Second,
-			Families:     pick(d, []Family{IPv4}, []Family{IPv6}, []Family{IPv4, IPv6}),
-			Import:       pick(d, All, None, "in", PolicyDN42), Export: pick(d, All, None, "out"),
-			GracefulRestart: pick(d, DefaultGracefulRestart, GracefulRestart{
-				Mode: GracefulHelper, RestartTime: time.Duration(1+d.IntN(4095)) * time.Second,
-				StaleTime: time.Duration(1+d.IntN(60000)) * time.Second, LongLived: time.Duration(d.IntN(1<<24)) * time.Second,
-			}, GracefulRestart{Mode: GracefulOff, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second}),
-		}
-		if slices.Contains(n.Families, IPv4) {
-			n.MaxPrefix4 = pick(d, PrefixLimit{}, PrefixLimit{Limit: 1 + d.IntN(1000), Action: LimitBlock, RestartAfter: DefaultRestartAfter},
-				PrefixLimit{Limit: 9, Action: LimitRestart, RestartAfter: time.Duration(1+d.IntN(60000)) * time.Second})
-		}
-		if slices.Contains(n.Families, IPv6) {
-			n.MaxPrefix6 = pick(d, PrefixLimit{}, PrefixLimit{Limit: 7, Action: LimitWarn, RestartAfter: DefaultRestartAfter})
-		}
-		n.AddPath = pick(d, AddPath{}, AddPath{Mode: AddPathReceive}, AddPath{Mode: AddPathBoth, SendMax: uint8(1 + d.IntN(255))})
-		n.AllowOwnAS = uint8(d.IntN(11))
-		if n.Role = pick(d, BGPRole(""), RoleProvider, RoleRSClient); n.Role != "" {
-			n.StrictRole = d.yes()
-		}
+	for range d.IntN(3) {
+		g := d.neighbor(c)
+		g.Name, g.Description, g.Address = "", "", netip.Addr{}
 		if d.yes() {
-			n.LocalAddress = netip.MustParseAddr("203.0.113.1")
+			g.AS, g.External, g.Families, g.Import, g.Export, g.RouteReflectorClient = 0, false, nil, "", "", false
 		}
-		if d.IntN(4) == 0 {
-			n.AS, n.External = 0, true
-		}
-		if d.IntN(3) == 0 {
-			n.External = false
-			n.AS, n.RouteReflectorClient, n.Role, n.StrictRole = c.Router.AS, d.yes(), "", false
+		b.Groups = append(b.Groups, Group{Name: fmt.Sprintf("g%d", d.next()), Settings: g})
+	}
+	for range d.IntN(4) {
+		n := d.neighbor(c)
+		if len(b.Groups) > 0 && d.yes() {
+			n = d.join(c, n, pick(d, b.Groups...))
 		}
 		b.Neighbors = append(b.Neighbors, n)
 	}
+	for _, g := range b.Groups {
+		b.Dynamic = append(b.Dynamic, d.dynamic(c, g, b.PolicyOptional))
+	}
 	return b
+}
+
+// join makes a neighbour a member of a group, with what it cannot take back.
+func (d *dice) join(c *Config, n Neighbor, g Group) Neighbor {
+	s := g.Settings
+	if s.Role != "" && n.AS == c.Router.AS {
+		return n
+	}
+	n.Group = g.Name
+	if s.LocalAddress.IsValid() {
+		n.LocalAddress = s.LocalAddress
+	}
+	if n.MaxPrefix4.Limit == 0 && n.MaxPrefix6.Limit == 0 {
+		n.MaxPrefix4, n.MaxPrefix6 = carried(n, s)
+	}
+	if n.AddPath.Mode == "" {
+		n.AddPath = s.AddPath
+	}
+	if n.Role == "" && s.Role != "" {
+		n.Role, n.StrictRole = s.Role, s.StrictRole
+	}
+	return n
+}
+
+// carried are a group's limits of the families that a session has.
+func carried(n, s Neighbor) (four, six PrefixLimit) {
+	if slices.Contains(n.Families, IPv4) {
+		four = s.MaxPrefix4
+	}
+	if slices.Contains(n.Families, IPv6) {
+		six = s.MaxPrefix6
+	}
+	return four, six
+}
+
+func (d *dice) dynamic(c *Config, g Group, optional bool) Dynamic {
+	e := Dynamic{
+		Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(d.next())}), 24), Group: g.Name,
+		AS: pick(d, []uint32{2}, []uint32{2, 65002, 4200000000}), Limit: 1 + d.IntN(10000),
+		ForgetAfter: time.Duration(1+d.IntN(80000)) * time.Second, Settings: g.Settings,
+	}
+	switch {
+	case g.Settings.AS == c.Router.AS:
+		e.AS = []uint32{c.Router.AS}
+	case g.Settings.External || d.IntN(4) == 0:
+		e.AS, e.External = nil, true
+	}
+	s := &e.Settings
+	s.AS, s.External, s.Group = 0, false, g.Name
+	if s.Families == nil {
+		s.Families, s.Import, s.Export = []Family{IPv4}, None, None
+		if optional {
+			s.Import, s.Export = All, All
+		}
+	}
+	s.MaxPrefix4, s.MaxPrefix6 = carried(*s, *s)
+	return e
+}
+
+func (d *dice) neighbor(c *Config) Neighbor {
+	m := d.next()
+	n := Neighbor{
+		Name:        fmt.Sprintf("n%d", m),
+		Description: pick(d, "", "plain", "$5", "'", `"`, "a: b # c", "null", "1e3", "- x", "é ☃", "~", "0x10", "{", "*a", "&a", "!t", "%", "@", "`", "|", ">", "=", "<<", " padded "),
+		Disabled:    d.yes(), Passive: d.yes(), NextHopSelf: d.yes(), Multihop: true,
+		Address:      netip.AddrFrom4([4]byte{13, 0, byte(m), 1}),
+		AS:           pick(d, uint32(2), 65002, 4200000000),
+		HoldTime:     pick(d, 0, time.Duration(3+d.IntN(60000))*time.Second),
+		ConnectRetry: time.Duration(1+d.IntN(60000)) * time.Second,
+		Families:     pick(d, []Family{IPv4}, []Family{IPv6}, []Family{IPv4, IPv6}),
+		Import:       pick(d, All, None, "in", PolicyDN42), Export: pick(d, All, None, "out"),
+		GracefulRestart: pick(d, DefaultGracefulRestart, GracefulRestart{
+			Mode: GracefulHelper, RestartTime: time.Duration(1+d.IntN(4095)) * time.Second,
+			StaleTime: time.Duration(1+d.IntN(60000)) * time.Second, LongLived: time.Duration(d.IntN(1<<24)) * time.Second,
+		}, GracefulRestart{Mode: GracefulOff, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second}),
+	}
+	if slices.Contains(n.Families, IPv4) {
+		n.MaxPrefix4 = pick(d, PrefixLimit{}, PrefixLimit{Limit: 1 + d.IntN(1000), Action: LimitBlock, RestartAfter: DefaultRestartAfter},
+			PrefixLimit{Limit: 9, Action: LimitRestart, RestartAfter: time.Duration(1+d.IntN(60000)) * time.Second})
+	}
+	if slices.Contains(n.Families, IPv6) {
+		n.MaxPrefix6 = pick(d, PrefixLimit{}, PrefixLimit{Limit: 7, Action: LimitWarn, RestartAfter: DefaultRestartAfter})
+	}
+	n.AddPath = pick(d, AddPath{}, AddPath{Mode: AddPathReceive}, AddPath{Mode: AddPathBoth, SendMax: uint8(1 + d.IntN(255))})
+	n.AllowOwnAS = uint8(d.IntN(11))
+	if n.Role = pick(d, BGPRole(""), RoleProvider, RoleRSClient); n.Role != "" {
+		n.StrictRole = d.yes()
+	}
+	if d.yes() {
+		n.LocalAddress = netip.MustParseAddr("203.0.113.1")
+	}
+	if d.IntN(4) == 0 {
+		n.AS, n.External = 0, true
+	}
+	if d.IntN(3) == 0 {
+		n.External = false
+		n.AS, n.RouteReflectorClient, n.Role, n.StrictRole = c.Router.AS, d.yes(), "", false
+	}
+	return n
 }

@@ -53,6 +53,7 @@ func (d *decoder) refer(c *Config) {
 	for i, n := range c.BGP.Neighbors {
 		refer(join("bgp/neighbors", i, "interface"), n.Interface)
 	}
+	d.referGroups(c)
 }
 
 // join makes a path of steps: keys and indexes.

@@ -1,5 +1,7 @@
 package config
 
+import "slices"
+
 // A section is a mapping of the file: its name in messages, and the keys that it may have.
 type section struct {
 	name string
@@ -46,7 +48,6 @@ const (
 	laterSteer   = "remove it"
 	laterTap     = "connect by memif or wireguard"
 	laterBFD     = "a dead neighbor is found by its hold-time: remove it"
-	laterGroup   = "write the settings of each neighbor"
 	laterSession = "remove it"
 	laterService = "the router offers its control socket only: remove it"
 	laterDevice  = "connect by memif or wireguard"
@@ -131,7 +132,8 @@ var (
 		{name: "ebgp-requires-policy"},
 		{name: "dn42"},
 		{name: "neighbors"},
-		{name: "groups", later: laterGroup},
+		{name: "groups"},
+		{name: "dynamic"},
 	}}
 	redistributeSection = &section{"bgp.redistribute", []key{{name: "connected"}, {name: "static"}, {name: "learned"}}}
 	neighborSection     = &section{"a neighbor", []key{
@@ -158,7 +160,7 @@ var (
 		{name: "allow-own-as"},
 		{name: "role"},
 		{name: "graceful-restart"},
-		{name: "group", later: laterGroup, refers: refersTo("bgp/groups", "group")},
+		{name: "group"},
 		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
 		{name: "ttl-security", never: "the dataplane's TCP, VPP's too, does not look at the TTL of what arrives (RFC 5082): remove it. What we send has TTL 255, so that the neighbor may demand it of us"},
 		{name: "password", never: "TCP-MD5 (RFC 2385) does not exist in VPP's TCP, which carries the sessions: remove it, and protect the session by its wireguard link"},
@@ -197,10 +199,12 @@ var (
 	prefixLimitSection = &section{"max-prefix of a family", []key{{name: "limit"}, {name: "action"}, {name: "restart-after"}}}
 	addPathSection     = &section{"add-path", []key{{name: "mode"}, {name: "send-max"}}}
 	roleSection        = &section{"role", []key{{name: "name"}, {name: "strict"}}}
+	dynamicSection     = &section{"a dynamic neighbor", []key{{name: "prefix"}, {name: "group"}, {name: "as"}, {name: "limit"}, {name: "forget-after"}}}
 	controlSection     = &section{"control", []key{
 		{name: "socket"},
 		{name: "bird-socket", later: laterService},
-		{name: "grpc", later: laterService},
+		{name: "grpc"},
+		{name: "grpc-public"},
 	}}
 	logSection = &section{"log", []key{{name: "level"}, {name: "format"}}}
 )
@@ -209,6 +213,11 @@ var (
 var sections = []*section{
 	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection,
 	peerSection, staticSection, viaSection, setsSection, ruleSection, matchSection, asPathSection, setSection, editSection,
-	bgpSection, dn42Section, redistributeSection, neighborSection, familyPolicySection, dn42LinkSection, gracefulSection, roaSection,
+	bgpSection, dn42Section, redistributeSection, neighborSection, familyPolicySection, dn42LinkSection, gracefulSection, dynamicSection, roaSection,
 	rtrSection, controlSection, logSection, maxPrefixSection, prefixLimitSection, addPathSection, roleSection,
 }
+
+// groupSection are the keys of a neighbour that many can share.
+var groupSection = &section{"a group", slices.DeleteFunc(slices.Clone(neighborSection.keys), func(k key) bool {
+	return slices.Contains([]string{"name", "description", "address", "interface", "group"}, k.name)
+})}

@@ -35,6 +35,8 @@ var inSection = map[*section]string{
 	dn42LinkSection:     "bgp:\n  neighbors:\n    - dn42:\n        %s\n",
 	familyPolicySection: "bgp:\n  neighbors:\n    - import:\n        %s\n",
 	gracefulSection:     "bgp:\n  neighbors:\n    - graceful-restart:\n        %s\n",
+	dynamicSection:      "bgp:\n  dynamic:\n    - %s\n",
+	groupSection:        "bgp:\n  groups:\n    g:\n      %s\n",
 	roaSection:          "roa:\n  %s\n",
 	rtrSection:          "roa:\n  rtr:\n    - %s\n",
 	maxPrefixSection:    "bgp:\n  neighbors:\n    - max-prefix:\n        %s\n",
@@ -47,7 +49,7 @@ var inSection = map[*section]string{
 
 // No key is ignored: nonsense as its value is an error at that value, and a key of a feature to come is an error itself.
 func TestEveryKeyIsDecoded(t *testing.T) {
-	for _, s := range sections {
+	for _, s := range append(slices.Clone(sections), groupSection) {
 		for _, k := range s.keys {
 			t.Run(s.name+" "+k.name, func(t *testing.T) {
 				text := fmt.Sprintf(inSection[s], k.name+": [[[nonsense]]]")

@@ -42,9 +42,7 @@ func (d *decoder) config(v value) *Config {
 		case "roa":
 			c.ROA = d.roa(v)
 		case "control":
-			d.mapping(v, controlSection, func(_ string, v value) {
-				c.Control.Socket = d.socketPath(v, "control.socket")
-			})
+			c.Control = d.control(v)
 		case "log":
 			c.Log = d.log(v)
 		}

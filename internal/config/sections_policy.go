@@ -345,7 +345,7 @@ func (d *decoder) med(v value) string {
 	return sign + strconv.FormatUint(n, 10)
 }
 
-func (d *decoder) edit(v value, parse func(string, bool) (string, error)) (e Edit) {
+func (d *decoder) edit(v value, parse func(string, bool) (string, error)) (e CommunityEdit) {
 	d.mapping(v, editSection, func(key string, v value) {
 		switch key {
 		case "replace":

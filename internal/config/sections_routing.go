@@ -68,6 +68,7 @@ func (d *decoder) nextHop(v value) NextHop {
 
 func (d *decoder) bgp(v value) BGP {
 	b := BGP{Multipath: 1, Deferral: DefaultDeferral, Farewell: DefaultFarewell}
+	var neighbors, dynamic []value // after the groups that they refer to
 	d.mapping(v, bgpSection, func(key string, v value) {
 		switch key {
 		case "originate":
@@ -95,11 +96,23 @@ func (d *decoder) bgp(v value) BGP {
 		case "dn42":
 			b.DN42 = d.dn42(v)
 		case "neighbors":
-			d.list(v, "neighbors must be a list of neighbors", func(_ int, v value) {
-				b.Neighbors = append(b.Neighbors, d.neighbor(v))
-			})
+			neighbors = append(neighbors, v)
+		case "groups":
+			b.Groups = d.groups(v)
+		case "dynamic":
+			dynamic = append(dynamic, v)
 		}
 	})
+	for _, v := range neighbors {
+		d.list(v, "neighbors must be a list of neighbors", func(_ int, v value) {
+			b.Neighbors = append(b.Neighbors, d.neighbor(v, b.Groups))
+		})
+	}
+	for _, v := range dynamic {
+		d.list(v, "dynamic must be a list of prefixes with their groups", func(_ int, v value) {
+			b.Dynamic = append(b.Dynamic, d.dynamic(v, b.Groups))
+		})
+	}
 	return b
 }
 
@@ -129,9 +142,17 @@ func (d *decoder) redistribute(v value) (r Redistribute) {
 // Limits of a neighbour's timers: 16 bits of seconds (RFC 4271 §4.2).
 const maxTimer = math.MaxUint16 * time.Second
 
-func (d *decoder) neighbor(v value) Neighbor {
-	n := Neighbor{HoldTime: DefaultHoldTime, ConnectRetry: DefaultConnectRetry, GracefulRestart: DefaultGracefulRestart}
-	d.mapping(v, neighborSection, func(key string, v value) {
+// neighbor decodes a neighbour: its group's settings, and over them its own.
+func (d *decoder) neighbor(v value, groups []Group) Neighbor {
+	n := d.fromGroup(v, groups)
+	d.neighborSettings(v, neighborSection, &n)
+	d.neighborMissing(v, n)
+	return n
+}
+
+// neighborSettings decodes what a neighbour and a group have.
+func (d *decoder) neighborSettings(v value, s *section, n *Neighbor) {
+	d.mapping(v, s, func(key string, v value) {
 		switch key {
 		case "name":
 			n.Name = d.name(v, "a neighbor", maxName)
@@ -163,7 +184,8 @@ func (d *decoder) neighbor(v value) Neighbor {
 		case "connect-retry":
 			n.ConnectRetry = d.duration(v, "connect-retry", time.Second, maxTimer, time.Second)
 		case "families":
-			d.families(v, &n)
+			n.Families = nil
+			d.families(v, n)
 		case "import":
 			n.Import, n.FamilyImport = d.policy(v, key)
 		case "export":
@@ -172,12 +194,12 @@ func (d *decoder) neighbor(v value) Neighbor {
 			n.DN42 = d.dn42Link(v)
 		case "graceful-restart":
 			n.GracefulRestart = d.gracefulRestart(v)
+		case "group":
+			n.Group, _ = d.text(v, "group must be the name of a group")
 		default:
-			d.session(key, v, &n)
+			d.session(key, v, n)
 		}
 	})
-	d.neighborMissing(v)
-	return n
 }
 
 // Limits of the times of graceful restart: 12 bits (RFC 4724 §3) and 24 bits (RFC 9494 §3) of seconds.
@@ -215,9 +237,9 @@ func (d *decoder) gracefulRestart(v value) GracefulRestart {
 }
 
 // neighborMissing reports the keys that a neighbour must have.
-func (d *decoder) neighborMissing(v value) {
+func (d *decoder) neighborMissing(v value, n Neighbor) {
 	for _, key := range []string{"name", "as"} {
-		if !d.has(v.path + "/" + key) {
+		if !d.has(v.path+"/"+key) && !d.has(join("bgp/groups", n.Group, key)) {
 			d.errorf(v, "the %s of the neighbor is missing%s", key, map[string]string{
 				"name": "; write name: and a word by which commands and logs call it",
 				"as":   "; write as: and its number, as: internal, or as: external for any other",

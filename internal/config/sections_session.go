@@ -25,6 +25,7 @@ func (d *decoder) session(key string, v value, n *Neighbor) {
 
 // maxPrefix decodes a number for both families, or a mapping of families.
 func (d *decoder) maxPrefix(v value, n *Neighbor) {
+	n.MaxPrefix4, n.MaxPrefix6 = PrefixLimit{}, PrefixLimit{} // of a group, whose value this one replaces
 	if v.node.Kind == scalarNode && !v.isNull() {
 		n.MaxPrefix4 = d.prefixLimit(v, "max-prefix")
 		n.MaxPrefix6 = n.MaxPrefix4
@@ -103,6 +104,7 @@ func (d *decoder) addPath(v value) AddPath {
 
 // role decodes ours, or a mapping of all.
 func (d *decoder) role(v value, n *Neighbor) {
+	n.Role, n.StrictRole = "", false
 	name := func(v value, key string) {
 		n.Role = BGPRole(d.choice(v, key, string(RoleProvider), string(RoleCustomer), string(RolePeer), string(RoleRS), string(RoleRSClient)))
 	}

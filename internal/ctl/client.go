@@ -225,9 +225,14 @@ func (c *Client) VPPCtl(ctx context.Context, line string) (VPPCtlResult, error) 
 	return single[VPPCtlResult](ctx, c, pathVPPCtl, VPPCtlRequest{Line: line})
 }
 
-// Neighbor enables, disables or resets a BGP neighbour.
+// Neighbor adds, deletes, enables, disables or resets a BGP neighbour.
 func (c *Client) Neighbor(ctx context.Context, r NeighborRequest) (Done, error) {
 	return single[Done](ctx, c, pathNeighbor, r)
+}
+
+// Route adds or deletes a static route.
+func (c *Client) Route(ctx context.Context, r RouteRequest) (Done, error) {
+	return single[Done](ctx, c, pathRoute, r)
 }
 
 // FIBDo couples, decouples or resyncs.

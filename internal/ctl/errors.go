@@ -9,7 +9,7 @@ const (
 	KindNotFound    Kind = "not-found"   // the named thing is not there
 	KindBadRequest  Kind = "bad-request" // the request cannot be meant; the message names the cure
 	KindUnavailable Kind = "unavailable" // not now: starting, stopping, dataplane away, too many requests
-	KindExists      Kind = "exists"      // the router runs already
+	KindExists      Kind = "exists"      // the router runs already; or what was to be added is there
 	KindFailed      Kind = "failed"      // everything else
 )
 
@@ -49,6 +49,9 @@ func NotFound(format string, args ...any) error { return newError(KindNotFound, 
 
 // BadRequest returns an error for a request that cannot be meant; the message names the cure.
 func BadRequest(format string, args ...any) error { return newError(KindBadRequest, format, args...) }
+
+// Exists returns an error for what is to be added and is there.
+func Exists(format string, args ...any) error { return newError(KindExists, format, args...) }
 
 // Unavailable returns an error for what cannot be answered now.
 func Unavailable(format string, args ...any) error { return newError(KindUnavailable, format, args...) }

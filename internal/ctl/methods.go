@@ -31,6 +31,7 @@ type Handlers struct {
 
 	VPPCtl   func(ctx context.Context, r VPPCtlRequest) (VPPCtlResult, error)
 	Neighbor func(ctx context.Context, r NeighborRequest) (Done, error)
+	Route    func(ctx context.Context, r RouteRequest) (Done, error)
 	FIBDo    func(ctx context.Context, r FIBRequest) (FIBResult, error)
 	// PolicyTest emits a result for each direction that is asked for.
 	PolicyTest func(ctx context.Context, r PolicyRequest, emit func(PolicyResult) error) error
@@ -44,7 +45,7 @@ type Handlers struct {
 type RouteFilter struct {
 	Prefix   netip.Prefix `json:"prefix,omitzero"`    // exactly this one
 	For      netip.Addr   `json:"for,omitzero"`       // the longest match of this address
-	Protocol string       `json:"protocol,omitempty"` // a row of `show protocols`: a neighbour's name, static, direct, learned; or bgp for all of BGP
+	Protocol string       `json:"protocol,omitempty"` // a row of `show protocols`: a neighbour's name, static, direct, learned, grpc; or bgp for all of BGP
 	Table    string       `json:"table,omitempty"`    // a VRF's name; "" is every table, and the default table with For
 	Failed   bool         `json:"failed,omitempty"`   // only routes in state failed
 }
@@ -90,6 +91,8 @@ const (
 	NeighborEnable  = "enable"
 	NeighborDisable = "disable"
 	NeighborReset   = "reset"
+	NeighborAdd     = "add"
+	NeighborDel     = "del"
 )
 
 // Directions of a soft reset.
@@ -98,14 +101,47 @@ const (
 	DirectionOut = "out"
 )
 
-// NeighborRequest changes a BGP neighbour until the next restart of the router.
+// NeighborRequest changes a BGP neighbour until the next restart of the router, or for good where it is saved.
 type NeighborRequest struct {
-	Name   string `json:"name"`
+	Name   string `json:"name"` // or its address; add: "" makes one of the address
 	Action string `json:"action"`
 	Soft   bool   `json:"soft,omitempty"` // reset: keep the session, and ask for routes and announce ours again
 
 	// Direction is for a soft reset: DirectionIn asks for routes again (RFC 2918), DirectionOut announces ours; "" does both.
 	Direction string `json:"direction,omitempty"`
+
+	Message  string    `json:"message,omitempty"`  // disable: for the other side's operator (RFC 9003)
+	Settings []Setting `json:"settings,omitempty"` // add: the keys of a neighbour in the configuration, without its name
+	Save     bool      `json:"save,omitempty"`     // add, del: in the configuration file too
+}
+
+// Setting is a key of the configuration, and its value: as a bool, a number, a string or a list of strings, or in YAML.
+type Setting struct {
+	Key   string `json:"key"`
+	Value any    `json:"value,omitempty"`
+	YAML  string `json:"yaml,omitempty"`
+}
+
+// Actions of a RouteRequest.
+const (
+	RouteAdd = "add"
+	RouteDel = "del"
+)
+
+// RouteRequest adds or deletes a static route, until the next restart of the router, or for good where it is saved.
+type RouteRequest struct {
+	Action string       `json:"action"`
+	Prefix netip.Prefix `json:"prefix"`
+	Via    []RouteHop   `json:"via,omitempty"`  // add: forward
+	Kind   string       `json:"kind,omitempty"` // add: blackhole, unreachable or prohibit, in place of Via
+	Save   bool         `json:"save,omitempty"`
+}
+
+// RouteHop is a next hop of a RouteRequest: an address, an interface, or both.
+type RouteHop struct {
+	Address   netip.Addr `json:"address,omitzero"`
+	Interface string     `json:"interface,omitempty"`
+	Weight    uint8      `json:"weight,omitempty"` // 0 is 1
 }
 
 // Actions of an FIBRequest.
@@ -176,6 +212,7 @@ const (
 	pathTraceroute = "traceroute"
 	pathVPPCtl     = "vppctl"
 	pathNeighbor   = "neighbor"
+	pathRoute      = "route"
 	pathFIBDo      = "fib/do"
 	pathPolicyTest = "policy/test"
 	pathReload     = "reload"

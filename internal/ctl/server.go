@@ -80,7 +80,7 @@ func NewServer(claim *Claim, version string, h Handlers, log *logrus.Entry, opts
 	if s.socket == "" {
 		s.socket = SocketPath(claim.Dir)
 	}
-	ln, err := listenPrivate(s.socket)
+	ln, err := ListenPrivate(s.socket)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -94,9 +94,9 @@ func NewServer(claim *Claim, version string, h Handlers, log *logrus.Entry, opts
 	return s, nil
 }
 
-// listenPrivate listens on a socket that only the user can connect to, from its first moment on: it gets its name when
-// its mode is right.
-func listenPrivate(path string) (net.Listener, error) {
+// ListenPrivate listens on a socket that only the user can connect to, from its first moment on: it gets its name when
+// its mode is right. The socket stays when the listener is closed.
+func ListenPrivate(path string) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket == 0 {
 		return nil, fmt.Errorf("%s is there and is not a socket: remove it", path)
 	}
@@ -221,6 +221,7 @@ func methods(h Handlers) map[string]method {
 		pathTraceroute: streamed(h.Traceroute),
 		pathVPPCtl:     call(h.VPPCtl),
 		pathNeighbor:   call(h.Neighbor),
+		pathRoute:      call(h.Route),
 		pathFIBDo:      call(h.FIBDo),
 		pathPolicyTest: streamed(h.PolicyTest),
 		pathReload:     one(h.Reload),

@@ -159,6 +159,9 @@ type BGPSession struct {
 	VRF        string   `json:"vrf"`
 	Flaps      uint64   `json:"flaps"`
 	Disabled   bool     `json:"disabled"`
+	Group      string   `json:"group,omitempty"`
+	Runtime    bool     `json:"runtime,omitempty"` // added by a command, and not in the configuration file
+	Dynamic    bool     `json:"dynamic,omitempty"` // it came by itself, from a prefix of bgp.dynamic
 
 	// While BGP has its hands full with a large table, the figures that it has to count for the answer (Received, Accepted,
 	// Advertised, GracefulRestart.Stale, HoldTimeS, KeepaliveS) are CountsAgeS old, or Uncounted and 0.
@@ -208,13 +211,15 @@ type GracefulRestart struct {
 
 // Protocol is a row of `show protocols`, as birdc's: every source of routes.
 type Protocol struct {
-	Name   string  `json:"name"`
-	Proto  string  `json:"proto"` // bgp, static, direct, learned
-	Table  string  `json:"table"`
-	State  string  `json:"state"` // up, start, down
-	SinceS float64 `json:"since_s"`
-	Info   string  `json:"info"`
-	Routes int     `json:"routes"`
+	Name    string  `json:"name"`
+	Proto   string  `json:"proto"` // bgp, static, direct, learned, grpc
+	Table   string  `json:"table"`
+	State   string  `json:"state"` // up, start, down
+	SinceS  float64 `json:"since_s"`
+	Info    string  `json:"info"`
+	Routes  int     `json:"routes"`
+	Runtime bool    `json:"runtime,omitempty"` // as a BGPSession's
+	Dynamic bool    `json:"dynamic,omitempty"`
 }
 
 // Route is a row of `show route`.
@@ -228,13 +233,13 @@ type Route struct {
 
 // Path is one way to a Route's prefix. Several paths with best set are an ECMP set.
 type Path struct {
-	Protocol    string   `json:"protocol"` // direct, static, bgp, learned
+	Protocol    string   `json:"protocol"` // direct, static, bgp, learned, grpc
 	Neighbor    string   `json:"neighbor"` // the BGP neighbour's name
 	NextHop     string   `json:"nexthop"`
 	Interface   string   `json:"interface"`
 	Best        bool     `json:"best"`
 	Kind        string   `json:"kind,omitempty"` // blackhole, unreachable, prohibit; empty is unicast
-	Preference  int      `json:"preference"`     // BIRD's: direct 240, static 200, bgp 100, learned 10
+	Preference  int      `json:"preference"`     // BIRD's: direct 240, static 200, bgp 100, learned 10; ours: grpc 150
 	ASPath      string   `json:"as_path"`
 	Communities []string `json:"communities"`
 	Large       []string `json:"large_communities,omitempty"`
@@ -243,8 +248,9 @@ type Path struct {
 	MED         uint32   `json:"med,omitempty"`
 	Weight      uint8    `json:"weight"`
 	AgeS        float64  `json:"age_s"`
-	Stale       bool     `json:"stale,omitempty"` // of a lost session, or not yet announced again by one that is back
-	ROA         string   `json:"roa,omitempty"`   // valid, invalid or unknown (RFC 6811), of a BGP path where roa is configured
+	Stale       bool     `json:"stale,omitempty"`   // of a lost session, or not yet announced again by one that is back
+	ROA         string   `json:"roa,omitempty"`     // valid, invalid or unknown (RFC 6811), of a BGP path where roa is configured
+	Runtime     bool     `json:"runtime,omitempty"` // a static route that was added by a command, and is not in the configuration file
 }
 
 // FIBEntry is a row of `show fib`: what the dataplane holds, whoever put it there.
