@@ -18,7 +18,7 @@ func (c *compiler) variants(r *Rule, t target) []variant {
 	m := &r.Match
 	common := c.common(m, t)
 	families := []Family{0}
-	if t.limited || m.Families != nil || m.Prefixes != nil || c.ours(m.Sources) != nil || c.splits(r, t) {
+	if t.limited || m.Families != nil || m.Prefixes != nil || ours(m.Sources) != nil || c.splits(r, t) {
 		families = slices.DeleteFunc(slices.Clone(t.families), func(f Family) bool {
 			return m.Families != nil && !slices.Contains(m.Families, f)
 		})
@@ -60,7 +60,7 @@ type source struct {
 }
 
 // ours are the sources that are told apart by prefixes.
-func (c *compiler) ours(l []Source) []Source {
+func ours(l []Source) []Source {
 	if slices.Contains(l, SourceOwn) {
 		return nil
 	}
@@ -79,7 +79,7 @@ func (c *compiler) sources(l []Source) []source {
 		return []source{{}}
 	}
 	var all []source
-	own := c.ours(l)
+	own := ours(l)
 	if own != nil || slices.Contains(l, SourceOwn) {
 		all = append(all, source{api.Conditions_ROUTE_TYPE_LOCAL, own})
 	}

@@ -48,6 +48,9 @@ func (s *Speaker) originated(p netip.Prefix) bool { return hasPrefix(s.ownOrigin
 // before they are announced, and of old ones until they are withdrawn. For a prefix that stays and comes from elsewhere now,
 // the neighbours whose policies ask are told again.
 func (s *Speaker) changeOrigins(r *running, old, next map[Origin]bool) error {
+	if !s.cfg.asksOrigins() {
+		return changeOrigins(r.gobgp, old, next)
+	}
 	before, after := r.program.Load(), policies(&s.cfg, s.ids(), next)
 	if err := r.install(policies(&s.cfg, s.ids(), old, next)); err != nil {
 		return err

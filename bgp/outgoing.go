@@ -69,9 +69,9 @@ func replaceQueue(s *server.BgpServer, id netip.Addr, several func() bool) (run 
 	length := (*chan int)(unsafe.Pointer(queue.FieldByName(queueLength).UnsafeAddr()))
 	// The goroutine that works it closes the other two when it ends, as it finds them then.
 	close(*input)
-	for range *output { //nolint:revive // nothing is in it: there has been no session
+	for range *output { // nothing is in it: there has been no session
 	}
-	for range *length { //nolint:revive // likewise
+	for range *length { // likewise
 	}
 	o := &outbox{several: several, in: make(chan any), out: make(chan any), length: make(chan int)}
 	*input, *output, *length = o.in, o.out, o.length

@@ -60,6 +60,9 @@ type builder struct {
 // policies compiles the policies of all neighbours. ids are what GoBGP knows them by; origins is what we announce.
 func policies(c *Config, ids map[netip.Addr]netip.Addr, origins ...map[Origin]bool) *compiled {
 	b := &builder{compiled: compiled{sets: map[string]*api.DefinedSet{}}, c: c, ids: ids, origins: map[Source][]netip.Prefix{}}
+	if !c.asksOrigins() {
+		origins = nil // which may be a full table
+	}
 	for _, some := range origins {
 		for o := range some {
 			src := cmp.Or(o.Source, SourceOriginate)
@@ -251,6 +254,16 @@ func (c *Config) asks(n *Neighbor, d direction, what func(*Match) bool) bool {
 	return slices.ContainsFunc(n.Families, func(f Family) bool {
 		return slices.ContainsFunc(c.Policies[n.policy(c, d, f)], func(r Rule) bool { return what(&r.Match) })
 	})
+}
+
+// asksOrigins reports whether a rule asks why we announce a prefix.
+func (c *Config) asksOrigins() bool {
+	for _, rules := range c.Policies {
+		if slices.ContainsFunc(rules, func(r Rule) bool { return ours(r.Match.Sources) != nil }) {
+			return true
+		}
+	}
+	return false
 }
 
 // rules are a policy's for a neighbour.

@@ -313,9 +313,10 @@ func (r *running) hurryLost(p *peer) {
 // give implements gobgpSide. A neighbour that is being added gets no session before it is complete.
 func (r *running) give(s *session) {
 	r.peerMu.Lock()
-	r.peerMu.Unlock() //nolint:staticcheck // to have waited is all
+	conns := r.conns
+	r.peerMu.Unlock()
 	select {
-	case r.conns <- s:
+	case conns <- s:
 	case <-r.ctx.Done():
 		_ = s.Close()
 	}
