@@ -121,6 +121,7 @@ func (t *traffic) take(u *update) (changed bool, end *ending) {
 func (t *traffic) idsIn(f bgp.Family) int {
 	return identifierLen(t.paths[familyOf(f)], bgp.BGP_ADD_PATH_RECEIVE)
 }
+
 func (t *traffic) idsOut(f bgp.Family) int {
 	return identifierLen(t.paths[familyOf(f)], bgp.BGP_ADD_PATH_SEND)
 }
