@@ -43,6 +43,7 @@ var inSection = map[*section]string{
 	prefixLimitSection:  "bgp:\n  neighbors:\n    - max-prefix:\n        ipv4:\n          %s\n",
 	addPathSection:      "bgp:\n  neighbors:\n    - add-path:\n        %s\n",
 	roleSection:         "bgp:\n  neighbors:\n    - role:\n        %s\n",
+	servicesSection:     "services:\n  %s\n",
 	controlSection:      "control:\n  %s\n",
 	logSection:          "log:\n  %s\n",
 }
