@@ -53,6 +53,9 @@ func peeringOn(cfg *config.Config, i config.Interface) peering.Peering {
 		},
 		Them: peering.Side{PublicKey: w.Peer.PublicKey.String(), Endpoint: w.Peer.Endpoint, Loopback: i.Unnumbered},
 	}
+	if w.Peer.Endpoint == "" && p.Keepalive == 0 {
+		p.Keepalive = peering.DefaultKeepalive // the peer finds us, perhaps through a NAT
+	}
 	if a := w.Listen.Addr(); a.IsValid() && !a.IsUnspecified() {
 		p.Us.Endpoint = w.Listen.String()
 	}

@@ -47,7 +47,7 @@ func (p Peering) quick() string {
 	if p.Them.Endpoint != "" {
 		line("Endpoint = %s", p.Them.Endpoint)
 	}
-	if p.Keepalive > 0 {
+	if p.Them.Endpoint != "" && p.Keepalive > 0 {
 		line("PersistentKeepalive = %d", p.Keepalive/time.Second)
 	}
 	line("AllowedIPs = 0.0.0.0/0, ::/0")

@@ -35,7 +35,7 @@ func (p Peering) tunnel() string {
 	if p.Them.Endpoint != "" {
 		peer = append(peer, "endpoint: "+quoted(p.Them.Endpoint))
 	}
-	if p.Keepalive > 0 {
+	if p.Them.Endpoint != "" && p.Keepalive > 0 {
 		peer = append(peer, fmt.Sprintf("keepalive: %ds", p.Keepalive/time.Second))
 	}
 	line("      peer: {%s}", strings.Join(peer, ", "))

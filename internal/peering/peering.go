@@ -43,7 +43,7 @@ type Peering struct {
 	Neighbors []string
 	Us, Them  Side
 	MTU       int           // bytes of an IP packet
-	Keepalive time.Duration // 0: none
+	Keepalive time.Duration // 0: none. It is for the side that finds the other: nobody else knows where to send one
 	Sessions  []Session
 }
 
