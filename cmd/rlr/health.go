@@ -37,11 +37,13 @@ func (h *health) stop() {
 // vitals are what health is judged by.
 type vitals struct {
 	connected bool
-	away      time.Duration // since when it is not connected
+	since     time.Duration // for how long it has been connected, or not
 	life      uint64        // of the dataplane
 	fib       fib.Status
-	bgp       bool
-	sessions  string // for people
+
+	bgp                 bool
+	deferral            time.Duration
+	sessions, neighbors int // neighbours that are Established, and all of them
 }
 
 func (r *router) vitals() vitals {
@@ -50,10 +52,12 @@ func (r *router) vitals() vitals {
 	if since.IsZero() {
 		since = r.started
 	}
-	v := vitals{connected: dp.Connected, away: time.Since(since), life: r.lives.Load(), fib: r.syncer.Status(), bgp: r.speaker != nil}
+	v := vitals{
+		connected: dp.Connected, since: time.Since(since), life: r.lives.Load(), fib: r.syncer.Status(),
+		bgp: r.speaker != nil, deferral: r.config.Load().BGP.Deferral,
+	}
 	if v.bgp {
-		established, total := r.speaker.Established()
-		v.sessions = fmt.Sprintf("%d of %d sessions Established", established, total)
+		v.sessions, v.neighbors = r.speaker.Established()
 	}
 	return v
 }
@@ -74,11 +78,11 @@ func (r *router) startWeb() {
 
 // alive is the dataplane's check of /healthz.
 func alive(v vitals) web.Check {
-	c := web.Check{Name: "dataplane", OK: v.connected || v.away < dataplaneLimit, Detail: "connected"}
+	c := web.Check{Name: "dataplane", OK: v.connected || v.since < dataplaneLimit, Detail: "connected"}
 	if !v.connected {
-		c.Detail = fmt.Sprintf("away for %s, restarting", v.away.Truncate(time.Second))
+		c.Detail = fmt.Sprintf("away for %s, restarting", v.since.Truncate(time.Second))
 		if !c.OK {
-			c.Detail = fmt.Sprintf("away for %s, which is longer than a restart takes", v.away.Truncate(time.Second))
+			c.Detail = fmt.Sprintf("away for %s, which is longer than a restart takes", v.since.Truncate(time.Second))
 		}
 	}
 	return c
@@ -105,16 +109,23 @@ func (h *health) ready(v vitals) []web.Check {
 	default:
 		routes.Detail = fmt.Sprintf("%d of %d wait to be written", v.fib.Unsettled, v.fib.Routes)
 	}
-	first := web.Check{Name: "bgp", OK: v.fib.Complete, Detail: v.sessions}
-	switch {
-	case !v.bgp:
-		first.OK, first.Detail = true, "none configured"
-	case !first.OK:
-		first.Detail += ", not all first routes here yet"
-	}
-	out := []web.Check{dataplane, routes, first}
+	out := []web.Check{dataplane, routes, firstRoutes(v)}
 	if h.stopping {
 		out = append(out, web.Check{Name: "router", Detail: "stopping"})
 	}
 	return out
+}
+
+// firstRoutes is BGP's check of /readyz: the first routes are here, or were awaited long enough. A dataplane that has died took
+// the sessions with it, and so it is with one of them in the next life.
+func firstRoutes(v vitals) web.Check {
+	if !v.bgp {
+		return web.Check{Name: "bgp", OK: true, Detail: "none configured"}
+	}
+	again := v.life <= 1 || v.sessions > 0 || v.neighbors == 0 || v.since >= v.deferral
+	c := web.Check{Name: "bgp", OK: v.fib.Complete && again, Detail: fmt.Sprintf("%d of %d sessions Established", v.sessions, v.neighbors)}
+	if !c.OK {
+		c.Detail += ", first routes awaited"
+	}
+	return c
 }

@@ -15,9 +15,9 @@ func TestAlive(t *testing.T) {
 		ok     bool
 		detail string
 	}{
-		{"connected", vitals{connected: true, away: time.Hour}, true, "connected"},
-		{"restarting", vitals{away: 4300 * time.Millisecond}, true, "away for 4s, restarting"},
-		{"at the limit", vitals{away: dataplaneLimit}, false, "away for 1m30s, which is longer than a restart takes"},
+		{"connected", vitals{connected: true, since: time.Hour}, true, "connected"},
+		{"restarting", vitals{since: 4300 * time.Millisecond}, true, "away for 4s, restarting"},
+		{"at the limit", vitals{since: dataplaneLimit}, false, "away for 1m30s, which is longer than a restart takes"},
 	} {
 		if c := alive(tc.v); c.OK != tc.ok || c.Detail != tc.detail || c.Name != "dataplane" {
 			t.Errorf("%s: %+v", tc.name, c)
@@ -34,7 +34,7 @@ func TestReady(t *testing.T) {
 		v      vitals
 		failed string // the checks that fail, and what they say
 	}{
-		{"no dataplane yet", vitals{bgp: true, sessions: "0 of 2"}, "dataplane: away; routes: the dataplane is away; bgp: 0 of 2, not all"},
+		{"no dataplane yet", vitals{bgp: true, neighbors: 2}, "dataplane: away; routes: the dataplane is away; bgp: 0 of 2 sessions Established, first routes awaited"},
 		{"connected", vitals{connected: true, life: 1, bgp: true}, "routes: the dataplane's routes have not been read; bgp: "},
 		{"all routes wait", vitals{connected: true, life: 1, fib: fib.Status{Synced: true, Routes: 100, Unsettled: 100}, bgp: true}, "routes: 100 of 100 wait; bgp: "},
 		{"written", vitals{connected: true, life: 1, fib: fib.Status{Synced: true, Routes: 100, Unsettled: 5}, bgp: true}, "bgp: "},
@@ -43,7 +43,9 @@ func TestReady(t *testing.T) {
 		{"an audit reads, neighbours are busy", vitals{connected: true, life: 1, fib: fib.Status{Complete: true, Routes: 100, Unsettled: 90}, bgp: true}, ""},
 		{"VPP died", vitals{life: 1, fib: full, bgp: true}, "dataplane: away; routes: the dataplane is away"},
 		{"a new VPP", vitals{connected: true, life: 2, fib: fib.Status{Complete: true, Routes: 100, Unsettled: 100}, bgp: true}, "routes: the dataplane's routes"},
-		{"and its routes", vitals{connected: true, life: 2, fib: full, bgp: true}, ""},
+		{"its own routes", vitals{connected: true, life: 2, fib: full, bgp: true, neighbors: 2, deferral: time.Minute}, "bgp: 0 of 2"},
+		{"and a session", vitals{connected: true, life: 2, fib: full, bgp: true, sessions: 1, neighbors: 2, deferral: time.Minute}, ""},
+		{"or no session for long", vitals{connected: true, life: 2, fib: full, bgp: true, neighbors: 2, since: time.Minute, deferral: time.Minute}, ""},
 	} {
 		expectFailed(t, s.name, &h, s.v, s.failed)
 	}

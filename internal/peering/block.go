@@ -65,7 +65,7 @@ func (p Peering) neighbors() string {
 }
 
 // plainWord is a text that YAML takes for a string without quotes, wherever it stands, unless it is one of yamlTypes.
-var plainWord = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._/-]*$|^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+(/[0-9]+)?$`)
+var plainWord = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9._/-]*$|^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+(/[0-9]+)?$`)
 
 // yamlTypes are the words that mean something else than themselves, in YAML 1.1 or 1.2.
 var yamlTypes = []string{"true", "false", "yes", "no", "on", "off", "y", "n", "null"}

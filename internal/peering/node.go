@@ -73,8 +73,10 @@ func firstAddress(p netip.Prefix) netip.Addr {
 
 // Peering is that with the first peer.
 func (n *Node) Peering() Peering {
+	them := n.Peer
+	them.KeyFile, them.Loopback = them.Name+".key", loopback
 	return Peering{
-		Interface: n.Peer.Name, Neighbors: []string{n.Peer.Name}, Them: n.Peer,
+		Interface: n.Peer.Name, Neighbors: []string{n.Peer.Name}, Them: them,
 		Us: Side{
 			Name: NameFor(n.Name, n.AS), AS: n.AS, PublicKey: n.PublicKey, KeyFile: n.KeyFile, Port: n.Listen, Loopback: loopback,
 		},
