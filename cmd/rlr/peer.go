@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -90,8 +91,10 @@ func sessionOn(cfg *config.Config, i config.Interface, n config.Neighbor) (peeri
 	for _, f := range n.Families {
 		s.Families = append(s.Families, string(f))
 	}
-	if n.Import == peering.DN42Policy || n.Export == peering.DN42Policy {
+	policies := slices.Concat([]config.Policy{n.Import, n.Export}, slices.Collect(maps.Values(n.FamilyImport)), slices.Collect(maps.Values(n.FamilyExport)))
+	if slices.Contains(policies, config.PolicyDN42) {
 		s.Policy = peering.DN42Policy
+		s.Link = peering.Link{Latency: n.DN42.Latency, Bandwidth: n.DN42.Bandwidth, Crypto: n.DN42.Crypto}
 	}
 	switch {
 	case n.Address.Is6() && n.Address.IsLinkLocalUnicast():

@@ -95,9 +95,6 @@ func (p Peering) channel(b *strings.Builder, s Session, family string) {
 	b.WriteString("\t};\n")
 }
 
-// importLimit is more routes than all of DN42 has.
-const importLimit = 9000
-
 // birdSymbol makes a name one that BIRD takes without quotes.
 func birdSymbol(name string) string {
 	return strings.Map(func(r rune) rune {

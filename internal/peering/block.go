@@ -60,8 +60,27 @@ func (p Peering) neighbors() string {
 		line("families: [%s]", strings.Join(s.Families, ", "))
 		line("import: %s", s.Policy)
 		line("export: %s", s.Policy)
+		if s.Policy == DN42Policy {
+			line("max-prefix: %d", importLimit)
+			if l := s.Link.yaml(); l != "" {
+				line("dn42: {%s}", l)
+			}
+		}
 	}
 	return b.String()
+}
+
+func (l Link) yaml() string {
+	var out []string
+	for _, n := range []struct {
+		key   string
+		value uint16
+	}{{"latency", l.Latency}, {"bandwidth", l.Bandwidth}, {"crypto", l.Crypto}} {
+		if n.value != 0 {
+			out = append(out, fmt.Sprintf("%s: %d", n.key, n.value))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // plainWord is a text that YAML takes for a string without quotes, wherever it stands, unless it is one of yamlTypes.

@@ -54,6 +54,12 @@ func LinkLocalOf(as uint32) netip.Addr {
 	return netip.MustParseAddr("fe80::" + digits)
 }
 
+// importLimit is more routes of a family than DN42 has, and fewer than a leak of the Internet.
+const importLimit = 9000
+
+// wireguardCrypto is the number of encryption with forward secrecy.
+const wireguardCrypto = 34
+
 // Defaults of a DN42 node: what the wiki's examples and most networks have.
 const (
 	DefaultMTU       = 1420 // bytes of an IP packet

@@ -24,9 +24,6 @@ type Node struct {
 	PeerAddress netip.Addr // link-local
 }
 
-// nodePolicy is what the sessions of a new node import and export.
-const nodePolicy = AllPolicy
-
 // loopback is the interface with a node's own addresses.
 const loopback = "dum0"
 
@@ -82,7 +79,8 @@ func (n *Node) Peering() Peering {
 		},
 		MTU: DefaultMTU, Keepalive: DefaultKeepalive,
 		Sessions: []Session{{
-			Ours: n.LinkLocal, Theirs: n.PeerAddress, Bits: 64, Families: []string{"ipv4", "ipv6"}, Policy: nodePolicy,
+			Ours: n.LinkLocal, Theirs: n.PeerAddress, Bits: 64, Families: []string{"ipv4", "ipv6"}, Policy: DN42Policy,
+			Link: Link{Crypto: wireguardCrypto},
 		}},
 	}
 }
@@ -128,7 +126,8 @@ func (n *Node) Config() string {
 	line("bgp:")
 	line("  # The registered prefixes.")
 	line("  originate: %s", yamlList(n.Prefixes))
-	line("  # One session for each peer carries IPv4 and IPv6.")
+	line("  # One session for each peer carries IPv4 and IPv6. The policy dn42 lets through what DN42's networks expect of each other;")
+	line("  # dn42 says what the link is like, by the numbers of the wiki: {latency: 3, bandwidth: 24, crypto: 34} for 20 ms, 100 Mb/s.")
 	line("  neighbors:")
 	b.WriteString(p.neighbors())
 	return b.String()

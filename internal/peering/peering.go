@@ -35,7 +35,11 @@ type Session struct {
 	Bits         int        // the length of their subnet's prefix on the tunnel; 0: the addresses are borrowed from loopbacks
 	Families     []string   // ipv4, ipv6
 	Policy       string     // import and export, on both sides; see DN42Policy
+	Link         Link       // with DN42Policy
 }
+
+// Link is what a link is like, in DN42's numbers; 0: nothing is said.
+type Link struct{ Latency, Bandwidth, Crypto uint16 }
 
 // Peering is a tunnel and its sessions, as one side has them.
 type Peering struct {

@@ -89,7 +89,8 @@ func many() map[string]Peering {
 	plain := n.Peering()
 	plain.Us.Endpoint = "router1.example.net:20001"
 	dn42 := n.Peering()
-	dn42.Sessions[0].Policy = DN42Policy
+	dn42.Sessions[0].Link = Link{Latency: 3, Bandwidth: 24, Crypto: 35}
+	plain.Sessions[0].Policy = AllPolicy
 	two := Peering{
 		Interface: "tun12", Neighbors: []string{"spine", "spine-v6"}, MTU: 1360, Keepalive: 30 * time.Second,
 		Us:   Side{Name: "r-1.x", AS: 65001, PublicKey: keyA, KeyFile: "r1.key", PSKFile: "r1.psk", Port: 51820},
