@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"net"
 	"strconv"
 	"strings"
 
@@ -121,18 +120,12 @@ func ourEndpoint(p peering.Peering, said string) (string, error) {
 	if said == "" {
 		return p.Us.Endpoint, nil
 	}
-	if p.Us.Port == 0 && !strings.Contains(said, ":") {
-		return "", usage("--endpoint: interface %s listens at any free port; give it one by listen: \":PORT\", or say HOST:PORT if you know it", p.Interface)
-	}
 	e, err := peering.ParseEndpoint(said, p.Us.Port)
-	if err != nil {
+	switch {
+	case err != nil && p.Us.Port == 0:
+		return "", usage("--endpoint: interface %s listens at any free port; give it one by listen: \":PORT\", or say HOST:PORT if you know it", p.Interface)
+	case err != nil:
 		return "", usage("--endpoint: %v", err)
-	}
-	if e == "" {
-		return "", nil
-	}
-	if host, port, _ := net.SplitHostPort(e); port == "0" {
-		return "", usage("--endpoint: %s needs a port: %s", said, net.JoinHostPort(host, "PORT"))
 	}
 	return e, nil
 }

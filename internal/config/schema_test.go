@@ -122,7 +122,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 func TestExamplesOfTheDocumentation(t *testing.T) {
 	dir := keyFolder(t)
 	count := 0
-	for _, file := range []string{"../../docs/configuration.md", "../../README.md"} {
+	for _, file := range []string{"../../docs/configuration.md", "../../README.md", "../../docs/dn42.md"} {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
