@@ -510,11 +510,12 @@ func (s *session) cease(work *sync.WaitGroup, subcode uint8, data []byte, local 
 	s.ceased = chosen != nil && s.terms.forced && s.confirmed.Load()
 	ceased := s.ceased
 	s.mu.Unlock()
-	if ceased {
-		chosen.close() // and lose sees to the rest
-		return
+	if chosen != nil {
+		chosen.part(work)
 	}
-	s.hangUp()
+	if !ceased { // else lose sees to the rest
+		s.hangUp()
+	}
 }
 
 // hangUp makes GoBGP's reads fail. GoBGP then closes the session, which is reported.

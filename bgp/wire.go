@@ -30,6 +30,9 @@ type wire struct {
 
 	extra   []byte        // what came after the first message; the reader's until reading is closed
 	reading chan struct{} // closed when the reader has ended
+
+	cmu   sync.Mutex
+	letGo chan struct{} // made by part, closed by close; nil: not parting
 }
 
 const (
@@ -131,7 +134,52 @@ func (w *wire) refuse(work *sync.WaitGroup, code, subcode uint8, data []byte) {
 	})
 }
 
-func (w *wire) close() { _ = w.conn.Close() }
+// part ends a connection that GoBGP has and that a NOTIFICATION was sent on. The stack has that still to send, and where the
+// router ends, what carries its packets ends soon after: so the connection stays until the peer has closed it too, for a while.
+// GoBGP's reader finds that out, and work does when GoBGP has closed it before.
+func (w *wire) part(work *sync.WaitGroup) {
+	letGo := make(chan struct{})
+	w.cmu.Lock()
+	if w.letGo != nil {
+		w.cmu.Unlock()
+		return
+	}
+	w.letGo = letGo
+	w.cmu.Unlock()
+	half, ok := w.conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		_ = w.conn.Close()
+		return
+	}
+	until := time.Now().Add(writeWait)
+	work.Go(func() {
+		t := time.NewTimer(time.Until(until))
+		defer t.Stop()
+		select {
+		case <-letGo:
+			_ = w.conn.SetReadDeadline(until)
+			_, _ = io.Copy(io.Discard, w.conn) // any end will do
+		case <-t.C:
+		}
+		_ = w.conn.Close()
+	})
+}
+
+func (w *wire) close() {
+	w.cmu.Lock()
+	letGo := w.letGo
+	if letGo != nil {
+		select {
+		case <-letGo:
+		default:
+			close(letGo)
+		}
+	}
+	w.cmu.Unlock()
+	if letGo == nil {
+		_ = w.conn.Close()
+	}
+}
 
 // addrOf returns the address of a *net.TCPAddr, with its zone.
 func addrOf(a net.Addr) netip.Addr {

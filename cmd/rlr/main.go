@@ -39,9 +39,10 @@ func main() {
 
 func commands() cli.Commands {
 	return cli.Commands{
-		Version: version,
-		Run:     run,
-		Check:   check,
+		Version:  version,
+		Run:      run,
+		Check:    check,
+		Peerings: peerings,
 		Doctor: func() []cli.Finding {
 			var out []cli.Finding
 			for _, f := range rootless.Probe("/").Findings() {

@@ -33,6 +33,7 @@ func TestScript(t *testing.T) {
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"until": until, "private": private, "edit": edit, "hangup": hangup, "murder": murder, "slay": slay, "vppctl": vppctl,
+		"mode": mode,
 	}
 }
 

@@ -85,6 +85,7 @@ func needsRestart(old, next *config.Config) error {
 		{"bgp.cluster-id", old.BGP.ClusterID, next.BGP.ClusterID},
 		{"dataplane.kind", old.Dataplane.Kind, next.Dataplane.Kind},
 		{"dataplane.vpp.attach", old.Dataplane.Attach, next.Dataplane.Attach},
+		{"services.http", old.Services.HTTP, next.Services.HTTP},
 		{"control", old.Control, next.Control},
 		{"log.format", old.Log.Format, next.Log.Format},
 	} {

@@ -66,7 +66,8 @@ type router struct {
 	prober  *hoststack.Prober
 	links   *links
 
-	lives atomic.Uint64 // of the dataplane, so far
+	lives  atomic.Uint64 // of the dataplane, so far
+	health health
 
 	ending chan error // errRestart, or nil for `rlr stop`
 
@@ -125,7 +126,8 @@ func runRouter(ctx context.Context, path string) error {
 		return err
 	}
 	r.log.WithFields(logrus.Fields{"name": cfg.Router.Name, "dataplane": r.dp.kind, "pid": os.Getpid()}).Info("router is running")
-	debug.FreeOSMemory() // start-up makes several times the garbage of the idle hours that follow
+	debug.FreeOSMemory()  // start-up makes several times the garbage of the idle hours that follow
+	defer r.health.stop() // before the stages stop, the first of which answers to the end
 	return r.wait(ctx)
 }
 
@@ -198,6 +200,7 @@ func (r *router) build() error {
 
 // start runs the parts, each after what it depends on.
 func (r *router) start(ctx context.Context) error {
+	r.startWeb() // first, for it tells of the start and of the end
 	r.stages.start("dataplane", r.dp.run)
 	select {
 	case <-r.dp.ready:

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +25,7 @@ type conn struct {
 	eof      bool          // the other end was closed
 	err      error         // the connection is dead
 	closed   bool          // by us
+	half     bool          // closed by us for writing
 	gone     bool          // this end has forgotten the connection: what is sent to it is answered by a reset
 	rby, wby time.Time
 }
@@ -121,8 +123,11 @@ func (c *conn) Write(b []byte) (int, error) {
 		if arrives {
 			err = c.err
 		}
-		if c.closed {
+		switch {
+		case c.closed:
 			err = &net.OpError{Op: "write", Net: "tcp", Err: net.ErrClosed}
+		case c.half:
+			err = &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}
 		}
 		c.mu.Unlock()
 		if err != nil {
@@ -195,6 +200,23 @@ func (c *conn) Close() error {
 		c.other.reset() // as TCP: closing with unread data resets
 		return nil
 	}
+	c.other.mu.Lock()
+	defer c.other.mu.Unlock()
+	c.other.eof = true
+	c.other.changedLocked()
+	return nil
+}
+
+// CloseWrite ends our half: the other end reads what was written and then the end.
+func (c *conn) CloseWrite() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return &net.OpError{Op: "close", Net: "tcp", Err: net.ErrClosed}
+	}
+	c.half = true
+	c.changedLocked()
+	c.mu.Unlock()
 	c.other.mu.Lock()
 	defer c.other.mu.Unlock()
 	c.other.eof = true

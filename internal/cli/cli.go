@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rlr/internal/ctl"
+	"rlr/internal/peering"
 )
 
 // Exit codes.
@@ -37,6 +38,9 @@ type Commands struct {
 	Run func(ctx context.Context, config string) error
 	// Check returns what is wrong with a configuration, or its canonical form.
 	Check func(config string) (canonical []byte, problems []Problem)
+
+	// Peerings are the tunnels of a configuration with BGP sessions over them.
+	Peerings func(config string) ([]peering.Peering, error)
 
 	// Doctor says what the host allows.
 	Doctor func() []Finding
@@ -170,6 +174,7 @@ Words may be abbreviated as long as they stay unique: "rlr sh ro" is "rlr show r
 		reloadCommand(o), restartCommand(o), stopCommand(o), versionCommand(o, c.Version), completionCommand(),
 	)
 	addDaemon(root, o, c)
+	addPeering(root, o, c)
 	addKeys(root, o, c)
 	if c.Lab != nil {
 		root.AddCommand(labCommand(o, c.Lab))

@@ -73,6 +73,17 @@ func TestGolden(t *testing.T) {
 		{"check-broken", "check -c broken.yaml"},
 		{"doctor", "doctor"},
 		{"run-broken", "run -c wrong.yaml"},
+		{"peer", "peer -c good.yaml alice"},
+		{"peer-interface", "peer -c good.yaml tun-bob --endpoint [2001:db8::1]:4000"},
+		{"peer-bird", "peer -c good.yaml alice --for bird --endpoint router1.example.net"},
+		{"peer-which", "peer -c good.yaml"},
+		{"peer-unknown", "peer -c good.yaml carol"},
+		{"peer-nowhere", "peer -c good.yaml bob"},
+		{"peer-port", "peer -c good.yaml bob --endpoint router1.example.net"},
+		{"peer-wrong", "peer -c wrong.yaml alice"},
+		{"init-what", "init"},
+		{"init-missing", "init dn42 --name router1"},
+		{"init-wrong", "init dn42 --name router1 --as 0"},
 		{"genkey", "genkey"},
 		{"genpsk", "genpsk"},
 		{"version", "version"},
@@ -331,6 +342,11 @@ func TestCompletion(t *testing.T) {
 		{[]string{"lab", "run", "three-sites", "--sabotage", "r"}, "routes"},
 		{[]string{"lab", "cut", "three-sites", ""}, "tun12 tun13"},
 		{[]string{"lab", "up", "--dataplane", ""}, "auto embedded vpp"},
+		{[]string{"-r", "router1", "peer", "r"}, "router2 router3"},
+		{[]string{"peer", "-c", "good.yaml", ""}, "alice bob"},
+		{[]string{"peer", "--for", ""}, "bird rlr"},
+		{[]string{"init", ""}, "dn42"},
+		{[]string{"init", "dn42", "--as", ""}, ""},
 		{[]string{"completion", ""}, "bash fish zsh"},
 	} {
 		r := rlr(t, append([]string{cobra.ShellCompNoDescRequestCmd}, tc.words...)...)
@@ -386,7 +402,7 @@ func TestTree(t *testing.T) {
 	for _, want := range []string{
 		"run", "check", "reload", "restart", "stop", "show status", "show interfaces", "show neighbors", "show protocols", "show bgp",
 		"show route", "show fib", "show wireguard", "show errors", "show log", "neighbor enable", "neighbor disable", "neighbor reset",
-		"ping", "traceroute", "vppctl", "lab list", "lab run", "lab up", "lab down", "lab cut", "lab heal", "genkey", "genpsk", "pubkey",
+		"ping", "traceroute", "vppctl", "lab list", "lab run", "lab up", "lab down", "lab cut", "lab heal", "genkey", "genpsk", "pubkey", "init dn42", "peer",
 		"policy test", "version", "completion", "help",
 	} {
 		if !seen["rlr "+want] {
@@ -424,7 +440,7 @@ func checkExample(t *testing.T, path, line string) {
 // Without the injected actions there are no such commands, rather than ones that fail.
 func TestBareTree(t *testing.T) {
 	root := New(Commands{})
-	for _, name := range []string{"run", "check", "doctor", "genkey", "genpsk", "pubkey", "lab"} {
+	for _, name := range []string{"run", "check", "doctor", "genkey", "genpsk", "pubkey", "lab", "init", "peer"} {
 		if sub, _, err := root.Find([]string{name}); err == nil && sub != root {
 			t.Errorf("%s is there", name)
 		}

@@ -11,10 +11,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"rlr/internal/ctl"
+	"rlr/internal/peering"
 )
 
 // result is what a command line did.
@@ -64,6 +66,12 @@ func commands() Commands {
 				{Subject: "memory", Value: "32 MiB", Consequence: "the kernel may kill the router", Cure: "give it at least 64 MiB"},
 			}
 		},
+		Peerings: func(config string) ([]peering.Peering, error) {
+			if config == "wrong.yaml" {
+				return nil, Problems{{File: config, Line: 3, Column: 7, Message: "AS 0"}}
+			}
+			return twoPeerings(), nil
+		},
 		NewPrivateKey:   func() (string, error) { return "PRIVATE=", nil },
 		NewPresharedKey: func() (string, error) { return "SHARED=", nil },
 		PublicKey: func(private string) (string, error) {
@@ -102,6 +110,28 @@ func commands() Commands {
 			Exec:  func(args []string) error { return errors.New("executed " + strings.Join(args, " ")) },
 		},
 	}
+}
+
+// twoPeerings are one whose endpoint the configuration tells, and one that it does not.
+func twoPeerings() []peering.Peering {
+	session := peering.Session{
+		Ours: netip.MustParseAddr("fe80::207"), Theirs: netip.MustParseAddr("fe80::1"), Bits: 64,
+		Families: []string{"ipv4", "ipv6"}, Policy: peering.DN42Policy, Link: peering.Link{Crypto: 34},
+	}
+	us := peering.Side{Name: "router1", AS: 4242420207, PublicKey: "OURS=", Port: 20001, Endpoint: "203.0.113.1:20001"}
+	alice := peering.Peering{
+		Interface: "alice", Neighbors: []string{"alice"}, Us: us, MTU: 1420, Keepalive: 25 * time.Second,
+		Them: peering.Side{
+			Name: "alice", AS: 4242420001, PublicKey: "ALICE=", KeyFile: "alice.key", PSKFile: "alice.psk", Port: 20207,
+			Endpoint: "alice.example.net:20207", Loopback: "dum0",
+		},
+		Sessions: []peering.Session{session},
+	}
+	bob := alice
+	bob.Interface, bob.Neighbors = "tun-bob", []string{"bob"}
+	bob.Us.Port, bob.Us.Endpoint = 0, ""
+	bob.Them = peering.Side{Name: "bob", AS: 4242420002, PublicKey: "BOB=", KeyFile: "bob.key"}
+	return []peering.Peering{alice, bob}
 }
 
 // runtimeDir gives the test a runtime directory with a short path.

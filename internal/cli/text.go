@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -22,6 +24,22 @@ func Terminal(w io.Writer) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
+}
+
+// waitReadable waits until a read from f has something to return: of a terminal a line, or its end. Error: ctx ended before;
+// the read itself would not notice.
+func waitReadable(ctx context.Context, f *os.File) error {
+	const look = 100 // milliseconds between looks at ctx
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, look)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for %s: %w", f.Name(), err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
 }
 
 // style is how a cell is printed on a terminal (ECMA-48 SGR parameters).

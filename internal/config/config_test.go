@@ -22,7 +22,7 @@ var (
 
 var testEnv = map[string]string{
 	"GOODKEY": goodKey + "\n", "WG_KEY": goodKey, "BADKEY": "c2hvcnQ=", "LONG": strings.Repeat("x", 25), "MEMIF_SECRET": "sesame",
-	"ROUTER": "router1", "AS": "65001", "PREFIXES": "10.1.0.0/24, fd42:1::/48", "DOLLAR": "$", "EMPTY": "", "FAR": "internal",
+	"ROUTER": "router1", "PORT": "8080", "AS": "65001", "PREFIXES": "10.1.0.0/24, fd42:1::/48", "DOLLAR": "$", "EMPTY": "", "FAR": "internal",
 }
 
 // parseIn parses a file's content as if it were in a folder with the keys of the tests. Git keeps no modes, so they are

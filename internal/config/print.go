@@ -57,6 +57,7 @@ func (c *Config) tree() *block {
 	root.sub("policies", policies)
 	root.sub("bgp", c.BGP.block(c.Router))
 	root.sub("roa", c.ROA.block())
+	root.sub("services", newBlock().addrPort("http", c.Services.HTTP))
 	root.sub("control", newBlock().text("socket", c.Control.Socket).text("grpc", c.Control.GRPC).flag("grpc-public", c.Control.GRPCPublic))
 	log := newBlock()
 	log.word("level", string(c.Log.Level), "info")
@@ -93,9 +94,7 @@ func (i Interface) block() *block {
 
 func (w *WireGuard) block() *block {
 	b := newBlock()
-	if w.Listen.IsValid() {
-		b.text("listen", w.Listen.String())
-	}
+	b.addrPort("listen", w.Listen)
 	b.secret("private-key", w.PrivateKey)
 	b.secret("preshared-key", w.PresharedKey)
 	p := newBlock()
@@ -246,6 +245,13 @@ func (b *block) word(key, s, otherwise string) *block {
 }
 
 func (b *block) addr(key string, a netip.Addr) *block {
+	if !a.IsValid() {
+		return b
+	}
+	return b.text(key, a.String())
+}
+
+func (b *block) addrPort(key string, a netip.AddrPort) *block {
 	if !a.IsValid() {
 		return b
 	}

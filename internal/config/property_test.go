@@ -104,6 +104,9 @@ func randomConfig(r *rand.Rand) *Config {
 	if d.IntN(4) == 0 {
 		c.Control.GRPC, c.Control.GRPCPublic = pick(d, "0.0.0.0:50051", "192.0.2.1:1"), true
 	}
+	if d.yes() {
+		c.Services.HTTP = netip.MustParseAddrPort(pick(d, "127.0.0.1:8042", "[::]:80", "0.0.0.0:65535"))
+	}
 	c.Interfaces = append(c.Interfaces, Interface{Name: "lo", Loopback: true, MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}})
 	for range d.IntN(6) {
 		c.Interfaces = append(c.Interfaces, d.iface())

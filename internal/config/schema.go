@@ -50,6 +50,7 @@ const (
 	laterBFD     = "a dead neighbor is found by its hold-time: remove it"
 	laterSession = "remove it"
 	laterService = "the router offers its control socket only: remove it"
+	laterSocks   = "programs of the host do not reach the router's networks through it: remove it"
 	laterDevice  = "connect by memif or wireguard"
 )
 
@@ -63,11 +64,11 @@ var (
 		{name: "policies"},
 		{name: "bgp"},
 		{name: "roa"},
+		{name: "services"},
 		{name: "control"},
 		{name: "log"},
 		{name: "vrfs", later: laterVRF, refers: (*decoder).vrfReferences},
 		{name: "acl", later: laterACL},
-		{name: "services", later: laterService},
 		{name: "devices", later: laterDevice},
 	}}
 	routerSection    = &section{"router", []key{{name: "name"}, {name: "id"}, {name: "as"}}}
@@ -206,6 +207,11 @@ var (
 		{name: "grpc"},
 		{name: "grpc-public"},
 	}}
+	servicesSection = &section{"services", []key{
+		{name: "http"},
+		{name: "socks5", later: laterSocks},
+		{name: "expose", later: laterSocks},
+	}}
 	logSection = &section{"log", []key{{name: "level"}, {name: "format"}}}
 )
 
@@ -215,6 +221,7 @@ var sections = []*section{
 	peerSection, staticSection, viaSection, setsSection, ruleSection, matchSection, asPathSection, setSection, editSection,
 	bgpSection, dn42Section, redistributeSection, neighborSection, familyPolicySection, dn42LinkSection, gracefulSection, dynamicSection, roaSection,
 	rtrSection, controlSection, logSection, maxPrefixSection, prefixLimitSection, addPathSection, roleSection,
+	servicesSection,
 }
 
 // groupSection are the keys of a neighbour that many can share.

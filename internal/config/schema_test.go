@@ -43,6 +43,7 @@ var inSection = map[*section]string{
 	prefixLimitSection:  "bgp:\n  neighbors:\n    - max-prefix:\n        ipv4:\n          %s\n",
 	addPathSection:      "bgp:\n  neighbors:\n    - add-path:\n        %s\n",
 	roleSection:         "bgp:\n  neighbors:\n    - role:\n        %s\n",
+	servicesSection:     "services:\n  %s\n",
 	controlSection:      "control:\n  %s\n",
 	logSection:          "log:\n  %s\n",
 }
@@ -121,7 +122,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 func TestExamplesOfTheDocumentation(t *testing.T) {
 	dir := keyFolder(t)
 	count := 0
-	for _, file := range []string{"../../docs/configuration.md", "../../README.md"} {
+	for _, file := range []string{"../../docs/configuration.md", "../../README.md", "../../docs/dn42.md"} {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -41,6 +41,10 @@ func (d *decoder) config(v value) *Config {
 			c.BGP = d.bgp(v)
 		case "roa":
 			c.ROA = d.roa(v)
+		case "services":
+			d.mapping(v, servicesSection, func(_ string, v value) {
+				c.Services.HTTP = d.serve(v, "http")
+			})
 		case "control":
 			c.Control = d.control(v)
 		case "log":

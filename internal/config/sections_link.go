@@ -186,7 +186,17 @@ func (d *decoder) key(v value, name string, old Secret) Secret {
 
 // listen decodes a UDP address of the host. ":51820" listens on all addresses.
 func (d *decoder) listen(v value) netip.AddrPort {
-	const what = "listen must be ADDRESS:PORT such as 0.0.0.0:51820"
+	return d.hostSocket(v, "listen", "51820", "; for any free port, remove listen")
+}
+
+// serve decodes a TCP address of the host at which a service is offered, likewise.
+func (d *decoder) serve(v value, key string) netip.AddrPort {
+	return d.hostSocket(v, key, "8042", "; the port is a number from 1 to 65535")
+}
+
+// hostSocket decodes an address of the host and a port. noPort is what to do about port 0.
+func (d *decoder) hostSocket(v value, key, port, noPort string) netip.AddrPort {
+	what := key + " must be ADDRESS:PORT such as 0.0.0.0:" + port
 	s, ok := d.text(v, what)
 	if !ok {
 		return netip.AddrPort{}
@@ -199,9 +209,9 @@ func (d *decoder) listen(v value) netip.AddrPort {
 	case err != nil && isDigits(s):
 		d.errorf(v, "%s, not %q; write %s for all addresses", what, shorten(s), quote(":"+shorten(s)))
 	case err != nil:
-		d.errorf(v, "%s, not %q; an IPv6 address is in brackets: [::1]:51820", what, shorten(s))
+		d.errorf(v, "%s, not %q; an IPv6 address is in brackets: [::1]:%s", what, shorten(s), port)
 	case a.Port() == 0:
-		d.errorf(v, "%s; for any free port, remove listen", what)
+		d.errorf(v, "%s%s", what, noPort)
 	case a.Addr().IsMulticast() || a.Addr().Is4In6():
 		d.errorf(v, "%s is not an address to listen at; it must be one of this machine, or 0.0.0.0 or [::]", a.Addr())
 	default:

@@ -57,7 +57,11 @@ var Rules = []Rule{
 		Why: "ctl is the protocol between the command and the router: both sides import it, so it imports neither",
 	},
 	{
-		Folder: "internal/cli", May: []string{"rlr/internal/ctl", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys"},
+		Folder: "internal/peering", May: nil,
+		Why: "a peering is text made of values: the command prints it for both sides, and needs no part of the router for it",
+	},
+	{
+		Folder: "internal/cli", May: []string{"rlr/internal/ctl", "rlr/internal/peering", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys"},
 		Why: "the command talks to a running router by its control socket; daemon packages in it would let it act behind the router's back",
 	},
 	{
@@ -65,8 +69,8 @@ var Rules = []Rule{
 		Why: "BIRD's control protocol is another rendering of the same status",
 	},
 	{
-		Folder: "internal/web", May: []string{"rlr/internal/ctl"},
-		Why: "the status page and the metrics are another rendering of the same status",
+		Folder: "internal/web", May: []string{"rlr/internal/ctl", "golang.org/x/net/netutil"},
+		Why: "the status page, the metrics and what supervisors ask are another rendering of the same status; x/net limits its connections",
 	},
 	{
 		Folder: "internal/deptest", May: nil,

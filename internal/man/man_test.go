@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rlr/internal/cli"
+	"rlr/internal/peering"
 )
 
 var update = flag.Bool("update", false, "write the pages anew")
@@ -26,6 +27,7 @@ func tree() *cobra.Command {
 		NewPrivateKey:   func() (string, error) { return "", nil },
 		NewPresharedKey: func() (string, error) { return "", nil },
 		PublicKey:       func(string) (string, error) { return "", nil },
+		Peerings:        func(string) ([]peering.Peering, error) { return nil, nil },
 		Lab:             &cli.Lab{},
 	})
 }
