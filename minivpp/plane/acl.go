@@ -181,10 +181,10 @@ func (w *worker) passes(f *filter, i *iface, b []byte, input bool, link int, in 
 	var p tuple
 	p.read(b)
 	flows := &w.p.flows
-	key := flowKey{src: p.src, dst: p.dst, ports: p.ports, proto: p.proto, ip6: p.ip6, input: input, serial: i.serial}
-	key.odd = p.l4 && p.proto != protoTCP && p.proto != protoUDP
-	if flows.seen(&key, p.flags, w.now) {
-		return true
+	if flows.any.Load() > 0 {
+		if key := p.key(i, input); flows.seen(&key, p.flags, w.now) {
+			return true
+		}
 	}
 	r := f.decide(&p)
 	if r == nil {
@@ -199,9 +199,11 @@ func (w *worker) passes(f *filter, i *iface, b []byte, input bool, link int, in 
 	case r.action == ACLDeny:
 		w.drop(in, errACL)
 		return false
-	case r.action == ACLReflect && !flows.add(&key, p.flags, w.now):
-		w.drop(in, errFlows)
-		return false
+	case r.action == ACLReflect:
+		if key := p.key(i, input); !flows.add(&key, p.flags, w.now) {
+			w.drop(in, errFlows)
+			return false
+		}
 	}
 	return true
 }
@@ -209,6 +211,14 @@ func (w *worker) passes(f *filter, i *iface, b []byte, input bool, link int, in 
 // leaves is passes for a packet that is about to go out.
 func (w *worker) leaves(i *iface, k packet, in *iface) bool {
 	return i.aclOut == nil || w.passes(i.aclOut, i, k.ip(), false, w.linkLen(i), in)
+}
+
+// key names the packet's flow.
+func (p *tuple) key(i *iface, input bool) flowKey {
+	return flowKey{
+		src: p.src, dst: p.dst, ports: p.ports, proto: p.proto, ip6: p.ip6, input: input, serial: i.serial,
+		odd: p.l4 && p.proto != protoTCP && p.proto != protoUDP,
+	}
 }
 
 // compile makes an ACL's lists.

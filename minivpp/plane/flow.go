@@ -78,9 +78,6 @@ func (f *flow) kindOf() int {
 
 // seen reports whether a packet belongs to a flow, and notes it.
 func (t *flows) seen(key *flowKey, flags uint8, now int64) bool {
-	if t.any.Load() == 0 {
-		return false
-	}
 	t.mu.RLock()
 	f := t.table[*key]
 	kind := 0
