@@ -12,7 +12,7 @@ import (
 )
 
 // acl is packet filters: client and server are hosts in the lab's own process, which send packets of any kind and count what
-// arrives. router1 drops tcp/8080, its tunnel carries nothing from or to outside of DN42, and router2 lets the server's network
+// arrives. router1 drops tcp/8080, its tunnel carries nothing from or to outside of DN42 by an ACL that is built in, and router2 lets the server's network
 // answer and nothing else.
 //
 //	client ─lan1─ router1 ─tun12─ router2 ─lan2─ server
@@ -38,6 +38,8 @@ const (
 	aclServer4, aclServer6 = "172.20.2.2", "fd42:2::2"
 	aclOutside             = "198.51.100.1"
 	aclOutsideNet          = "198.51.100.0/24"
+	builtinACL             = "dn42"
+	lastRule               = 0
 	aclEach                = 100 // packets of a kind
 	aclWindow              = 20  // packets that are under way together
 	aclRounds              = 100 // of the reload
@@ -55,19 +57,8 @@ func no8080(port int, more ...string) aclRules {
 	return aclRules{"no8080", append(rules, "{action: permit}")}
 }
 
-// dn42Transit is what may cross a tunnel of DN42. The last rule says what happens anyway, so that it is counted.
-func dn42Transit(more ...string) aclRules {
-	rules := []string{
-		"{action: permit, source: 172.20.0.0/14, destination: 172.20.0.0/14}",
-		`{action: permit, source: "fd00::/8", destination: "fd00::/8"}`,
-		`{action: permit, protocol: icmp6, source: "fe80::/10"}`,
-		`{action: permit, protocol: icmp6, destination: "fe80::/10"}`,
-	}
-	return aclRules{"dn42", append(append(rules, more...), "{action: deny}")}
-}
-
 func aclNetwork(sabotage string) network {
-	denied, transit := no8080(8080), dn42Transit()
+	denied, transit, leak := no8080(8080), []string{builtinACL}, []aclRules(nil)
 	closed := []string{"{action: permit, protocol: icmp6, icmp-type: 135-136}"}
 	switch sabotage {
 	case "denied":
@@ -75,22 +66,23 @@ func aclNetwork(sabotage string) network {
 	case "reflect":
 		closed = append(closed, "{action: permit, protocol: udp, source-port: 9999}")
 	case "transit":
-		transit = dn42Transit("{action: permit, source: 198.51.100.0/24}", "{action: permit, destination: 198.51.100.0/24}")
+		leak = []aclRules{{"leak", []string{"{action: permit, source: 198.51.100.0/24}", "{action: permit, destination: 198.51.100.0/24}"}}}
+		transit = []string{"leak", builtinACL}
 	}
 	tun := func(address4, address6 string) iface {
-		return iface{name: "tun12", tunnel: "tun12", addresses: []string{address4 + "/30", address6 + "/64"}, aclIn: []string{"dn42"}, aclOut: []string{"dn42"}}
+		return iface{name: "tun12", tunnel: "tun12", addresses: []string{address4 + "/30", address6 + "/64"}, aclIn: transit, aclOut: transit}
 	}
 	lan := func(n int) iface {
 		return iface{name: fmt.Sprintf("lan%d", n), cable: fmt.Sprintf("lan%d", n), role: "master", addresses: []string{loop4(n) + "/24", loop6(n) + "/64"}}
 	}
 	router1 := node{
-		name: "router1", interfaces: []iface{lan(1), tun("172.20.12.1", "fd42:12::1")}, acls: []aclRules{denied, transit},
+		name: "router1", interfaces: []iface{lan(1), tun("172.20.12.1", "fd42:12::1")}, acls: append([]aclRules{denied}, leak...),
 		static: []static{{prefix: net4(2), via: "172.20.12.2"}, {prefix: net6(2), via: "fd42:12::2"}, {prefix: aclOutsideNet, via: "172.20.12.2"}},
 	}
 	router1.iface("lan1").aclIn = []string{"no8080"}
 	router2 := node{
 		name: "router2", interfaces: []iface{lan(2), tun("172.20.12.2", "fd42:12::2")},
-		acls:   []aclRules{transit, {"asked", []string{"{action: reflect}"}}, {"closed", closed}},
+		acls:   append([]aclRules{{"asked", []string{"{action: reflect}"}}, {"closed", closed}}, leak...),
 		static: []static{{prefix: net4(1), via: "172.20.12.1"}, {prefix: net6(1), via: "fd42:12::1"}, {prefix: aclOutsideNet, via: aclServer4}},
 		direct: sabotage == "processes-unprivileged",
 	}
@@ -147,6 +139,7 @@ func (p *play) checkApplied(ctx context.Context) (string, error) {
 		for _, a := range n.acls {
 			names = append(names, a.name)
 		}
+		names = append(names, builtinACL)
 		told = append(told, n.name+": "+strings.Join(names, ", "))
 	}
 	return strings.Join(told, "; "), nil
@@ -158,11 +151,15 @@ func (p *play) acls(ctx context.Context, router string) (rows []ctl.ACL, err err
 }
 
 func judgeApplied(n node, rows []ctl.ACL) error {
-	if len(rows) != len(n.acls) {
-		return fmt.Errorf("%d ACLs instead of %d", len(rows), len(n.acls))
+	wanted := append(slices.Clone(n.acls), aclRules{name: builtinACL})
+	if len(rows) != len(wanted) {
+		return fmt.Errorf("%d ACLs instead of %d", len(rows), len(wanted))
 	}
-	for i, a := range n.acls {
+	for i, a := range wanted {
 		row := rows[i]
+		if a.name == builtinACL {
+			a.rules = make([]string, len(row.Rules)) // they are the program's
+		}
 		var in, out []string
 		for _, f := range n.interfaces {
 			if slices.Contains(f.aclIn, a.name) {
@@ -186,14 +183,17 @@ func judgeApplied(n node, rows []ctl.ACL) error {
 	return nil
 }
 
-// counter reads what a rule has decided, rules from 1.
+// counter reads what a rule has decided, rules from 1, or the last with lastRule.
 func (p *play) counter(ctx context.Context, router, name string, rule int) (packets, bytes uint64, err error) {
 	rows, err := p.acls(ctx, router)
 	if err != nil {
 		return 0, 0, err
 	}
 	i := slices.IndexFunc(rows, func(a ctl.ACL) bool { return a.Name == name })
-	if i < 0 || len(rows[i].Rules) < rule || rows[i].Rules[rule-1].Packets == nil {
+	if i >= 0 && rule == lastRule {
+		rule = len(rows[i].Rules)
+	}
+	if i < 0 || rule == 0 || len(rows[i].Rules) < rule || rows[i].Rules[rule-1].Packets == nil {
 		return 0, 0, fmt.Errorf("%s does not count rule %d of %s", router, rule, name)
 	}
 	r := rows[i].Rules[rule-1]
@@ -364,8 +364,7 @@ func (h *aclHosts) checkReflect(ctx context.Context) (string, error) {
 }
 
 func (h *aclHosts) checkTransit(ctx context.Context) (string, error) {
-	const rule = 5 // the last of dn42Transit
-	before, _, err := h.counter(ctx, "router1", "dn42", rule)
+	before, _, err := h.counter(ctx, "router1", builtinACL, lastRule)
 	if err != nil {
 		return "", err
 	}
@@ -383,7 +382,7 @@ func (h *aclHosts) checkTransit(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%d of %d packets from or to %s crossed the tunnel", n, len(outside), aclOutsideNet)
 	}
 	// The bytes are those of frames here, and nothing else was dropped before.
-	if err := h.counted(ctx, "router1", "dn42", rule, before, uint64(len(outside)), uint64(len(outside)*(14+len(outside[0].packet())))); err != nil {
+	if err := h.counted(ctx, "router1", builtinACL, lastRule, before, uint64(len(outside)), uint64(len(outside)*(14+len(outside[0].packet())))); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%d packets from or to %s: none crossed, %d counted", len(outside), aclOutsideNet, len(outside)), nil

@@ -136,6 +136,9 @@ const (
 func (d *decoder) acls(v value) (out []ACL) {
 	d.entries(v, "acl must be a mapping of names to lists of rules", func(name string, at mark, v value) {
 		d.checkName(at, "an ACL", name, maxACLName)
+		if name == DN42ACL {
+			d.errorAt(at, "the ACL %s is built in; choose another name", name)
+		}
 		a := ACL{Name: name}
 		if v.isNull() || v.node.Kind == yaml.SequenceNode && len(v.node.Content) == 0 {
 			d.errorAt(at, "ACL %s has no rule, so it would drop everything; if it shall, write [{action: deny}]", shorten(name))
@@ -344,6 +347,53 @@ func (d *decoder) referACLs(c *Config) {
 	}
 }
 
+// DN42ACL is the ACL that needs no definition: what may cross a tunnel of DN42. It is among a Config's ACLs when an interface
+// applies it.
+const DN42ACL = "dn42"
+
+// dn42ACL lets packets pass between addresses of DN42, and what link-local addresses need: neighbour discovery, sessions. Its last
+// rule says what happens anyway, so that it is counted.
+func dn42ACL() ACL {
+	rule := ACLRule{Action: ACLPermit, SourcePort: AnyPort, DestinationPort: AnyPort, ICMPType: AnyICMP, ICMPCode: AnyICMP}
+	a := ACL{Name: DN42ACL}
+	add := func(protocol uint8, source, destination string) {
+		r := rule
+		r.Protocol = protocol
+		if source != "" {
+			r.Source = netip.MustParsePrefix(source)
+		}
+		if destination != "" {
+			r.Destination = netip.MustParsePrefix(destination)
+		}
+		a.Rules = append(a.Rules, r)
+	}
+	nets := []string{"172.20.0.0/14", "10.0.0.0/8", "172.31.0.0/16"}
+	for _, source := range nets {
+		for _, destination := range nets {
+			add(0, source, destination)
+		}
+	}
+	add(0, "fd00::/8", "fd00::/8")
+	add(0, "fe80::/10", "fe80::/10")
+	add(ProtocolICMPv6, "fe80::/10", "")
+	add(ProtocolICMPv6, "", "fe80::/10")
+	rule.Action = ACLDeny
+	add(0, "", "")
+	return a
+}
+
+// builtinACLs adds what interfaces apply without a definition.
+func (c *Config) builtinACLs() {
+	for _, i := range c.Interfaces {
+		if slices.Contains(i.ACL.In, DN42ACL) || slices.Contains(i.ACL.Out, DN42ACL) {
+			if !slices.ContainsFunc(c.ACLs, func(a ACL) bool { return a.Name == DN42ACL }) {
+				c.ACLs = append(c.ACLs, dn42ACL())
+			}
+			return
+		}
+	}
+}
+
 func (r ACLRule) block() *block {
 	b := newBlock().flow().text("action", string(r.Action))
 	if r.Protocol != 0 {
@@ -381,6 +431,9 @@ func (b *block) numbers(key string, r, otherwise Range) *block {
 func (c *Config) aclBlock() *block {
 	b := newBlock()
 	for _, a := range c.ACLs {
+		if a.Name == DN42ACL {
+			continue
+		}
 		var rules []*block
 		for _, r := range a.Rules {
 			rules = append(rules, r.block())

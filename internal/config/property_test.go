@@ -136,6 +136,10 @@ func (d *dice) acls(c *Config) {
 			}
 		}
 	}
+	if d.yes() {
+		c.Interfaces[0].ACL.In = append(c.Interfaces[0].ACL.In, DN42ACL)
+		c.ACLs = append(c.ACLs, dn42ACL())
+	}
 }
 
 func (d *dice) aclRule() ACLRule {

@@ -51,6 +51,7 @@ func (d *decoder) config(v value) *Config {
 			c.Log = d.log(v)
 		}
 	})
+	c.builtinACLs()
 	return c
 }
 
