@@ -9,6 +9,7 @@ package binapi
 
 import (
 	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/acl"
 	"go.fd.io/govpp/binapi/classify"
 	"go.fd.io/govpp/binapi/fib"
 	interfaces "go.fd.io/govpp/binapi/interface"
@@ -39,6 +40,7 @@ const (
 	Probe     Feature = "probe"     // ping and traceroute through a memif of the router's own
 	Advertise Feature = "advertise" // router advertisements, for BGP neighbours without an address
 	Fragments Feature = "fragments" // how often VPP looks for fragments that wait too long
+	ACL       Feature = "acl"       // packet filters: a plugin of VPP
 )
 
 // Need says whether the router can do without a feature.
@@ -148,6 +150,15 @@ func Groups() []Group {
 		{Fragments, Optional, []api.Message{
 			new(ip.IPReassemblyGet), new(ip.IPReassemblyGetReply),
 			new(ip.IPReassemblySet), new(ip.IPReassemblySetReply),
+		}},
+		{ACL, Optional, []api.Message{
+			new(acl.ACLAddReplace), new(acl.ACLAddReplaceReply),
+			new(acl.ACLDel), new(acl.ACLDelReply),
+			new(acl.ACLDump), new(acl.ACLDetails),
+			new(acl.ACLInterfaceSetACLList), new(acl.ACLInterfaceSetACLListReply),
+			new(acl.ACLInterfaceListDump), new(acl.ACLInterfaceListDetails),
+			new(acl.ACLPluginGetConnTableMaxEntries), new(acl.ACLPluginGetConnTableMaxEntriesReply),
+			new(acl.ACLStatsIntfCountersEnable), new(acl.ACLStatsIntfCountersEnableReply),
 		}},
 	}
 }

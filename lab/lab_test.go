@@ -229,6 +229,16 @@ func TestLinkLocal(t *testing.T) {
 	})
 }
 
+func TestACL(t *testing.T) {
+	eachDataplane(t, func(t *testing.T, kind string) {
+		runtime := filepath.Join(shortDir(t), "rlr")
+		p := newClone(t, runtime).play(t, "acl", "--dataplane", kind)
+		wantPassed(t, p, 60*time.Second)
+		wantDataplane(t, p, kind)
+		nothingLeft(t, runtime)
+	})
+}
+
 func TestSurvival(t *testing.T) {
 	needLong(t)
 	eachDataplane(t, func(t *testing.T, kind string) {

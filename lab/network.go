@@ -21,6 +21,7 @@ type node struct {
 	originate  []string
 	announce   []string // interfaces whose connected routes are announced
 	neighbors  []neighbor
+	acls       []aclRules
 	direct     bool // sabotage: started without a session of its own and without giving up privileges
 	learn      bool // announces what others put into its dataplane
 	breakable  bool // its VPP is started by a script, which can be told to fail
@@ -36,6 +37,8 @@ type iface struct {
 	tunnel     string // WireGuard: two interfaces with the same tunnel are its ends
 	addresses  []string
 	unnumbered string
+	aclIn      []string
+	aclOut     []string
 }
 
 type static struct {
@@ -152,6 +155,15 @@ func (n node) render(dataplane string, wg map[end]wireguard) []byte {
 	for _, i := range n.interfaces {
 		i.render(line, wg[end{n.name, i.name}])
 	}
+	if len(n.acls) > 0 {
+		line("acl:")
+	}
+	for _, a := range n.acls {
+		line("  %s:", a.name)
+		for _, r := range a.rules {
+			line("    - %s", r)
+		}
+	}
 	if len(n.static) > 0 {
 		line("static:")
 	}
@@ -192,6 +204,9 @@ func (i iface) render(line func(string, ...any), wg wireguard) {
 	}
 	if i.unnumbered != "" {
 		line("    unnumbered: %s", i.unnumbered)
+	}
+	if len(i.aclIn)+len(i.aclOut) > 0 {
+		line("    acl: {in: [%s], out: [%s]}", quotedList(i.aclIn), quotedList(i.aclOut))
 	}
 }
 

@@ -80,7 +80,10 @@ func cloneID(binary string) (string, error) {
 }
 
 func (pl *place) config(node string) string { return filepath.Join(pl.dir, "etc", node+".yaml") }
-func (pl *place) log(node string) string    { return filepath.Join(pl.dir, "log", node+".log") }
+
+// link is the socket of a cable.
+func (pl *place) link(cable string) string { return filepath.Join(pl.dir, "links", cable+".sock") }
+func (pl *place) log(node string) string   { return filepath.Join(pl.dir, "log", node+".log") }
 func (pl *place) breakable(node string) string {
 	return filepath.Join(pl.dir, "etc", node+"-vpp")
 }

@@ -1,6 +1,7 @@
 package minivpp
 
 import (
+	"go.fd.io/govpp/binapi/acl"
 	"go.fd.io/govpp/binapi/fib"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/ip"
@@ -85,6 +86,16 @@ func (s *Server) modules() []module {
 			unary(s.memifCreateV2),
 			unary(s.memifDelete),
 			dump(s.memifDump),
+		}},
+		{acl.APIFile, acl.APIVersion, acl.VersionCrc, []group{
+			unary(s.aclPluginGetVersion),
+			unary(s.aclPluginGetConnTableMaxEntries),
+			unaryInside(s.aclAddReplace),
+			unary(s.aclDel),
+			unary(s.aclInterfaceSetACLList),
+			dump(s.aclDump),
+			dump(s.aclInterfaceListDump),
+			unary(s.aclStatsIntfCountersEnable),
 		}},
 		{ping.APIFile, ping.APIVersion, ping.VersionCrc, []group{
 			unary(s.wantPingFinishedEvents),

@@ -58,6 +58,7 @@ type stats struct {
 
 	mu    sync.Mutex
 	names []string // by sw_if_index, "" where there is no interface
+	acls  []int    // rules by ACL, -1 where there is none
 	at    places
 	beats uint64
 }
@@ -67,6 +68,7 @@ type places struct {
 	heartbeat, update int
 	simple            []int // the counters of interface 0, by simpleStats
 	combined          []int // the same, by combinedStats
+	acls              []int // the counters of the first rule, by ACL
 }
 
 // serveStats hands out the segment until ctx ends.
@@ -137,15 +139,23 @@ func (st *stats) update() {
 		}
 		names[i.Index] = i.Name
 	}
+	filters := st.srv.ACLs()
+	var acls []int
+	for _, a := range filters {
+		for uint32(len(acls)) <= a.Index {
+			acls = append(acls, -1)
+		}
+		acls[a.Index] = len(a.Rules)
+	}
 	st.beats++
-	if st.names == nil || !slices.Equal(names, st.names) {
+	if st.names == nil || !slices.Equal(names, st.names) || !slices.Equal(acls, st.acls) {
 		var at places
-		if err := st.seg.layout(func(b *builder) { at = st.buildLocked(b, names) }); err != nil {
+		if err := st.seg.layout(func(b *builder) { at = st.buildLocked(b, names, acls) }); err != nil {
 			// Clients keep what they had, with a heartbeat that stands still.
 			st.srv.log.WithError(err).Warn("statistics are not updated")
 			return
 		}
-		st.names, st.at = names, at
+		st.names, st.acls, st.at = names, acls, at
 	}
 	st.seg.store(st.at.heartbeat, st.beats)
 	st.seg.store(st.at.update, uint64(time.Since(st.srv.boot).Seconds()))
@@ -159,10 +169,16 @@ func (st *stats) update() {
 			st.seg.store(st.at.combined[n]+16*int(i.Index)+8, bytes)
 		}
 	}
+	for _, a := range filters {
+		for n := range a.Rules {
+			st.seg.store(st.at.acls[a.Index]+16*n, a.Rules[n].Packets)
+			st.seg.store(st.at.acls[a.Index]+16*n+8, a.Rules[n].Bytes)
+		}
+	}
 }
 
 // buildLocked makes the directory. The first three entries have fixed places in VPP.
-func (st *stats) buildLocked(b *builder, names []string) (at places) {
+func (st *stats) buildLocked(b *builder, names []string, acls []int) (at places) {
 	at.heartbeat = b.scalar("/sys/heartbeat", st.beats)
 	b.scalar("/sys/last_stats_clear", 0)
 	b.scalar("/sys/boottime", uint64(st.srv.boot.Unix()))
@@ -183,6 +199,13 @@ func (st *stats) buildLocked(b *builder, names []string) (at places) {
 		entry, offset := b.counters("/if/"+c.name, dirCombined, 16, len(names))
 		at.combined = append(at.combined, offset)
 		refs = append(refs, ref{c.name, entry})
+	}
+	for index, rules := range acls {
+		offset := 0
+		if rules >= 0 { // VPP has one more than there are rules
+			_, offset = b.counters(fmt.Sprintf("/acl/%d/matches", index), dirCombined, 16, rules+1)
+		}
+		at.acls = append(at.acls, offset)
 	}
 	shown := slices.Clone(names)
 	for i := range shown {

@@ -28,6 +28,8 @@ type message struct {
 	// serve handles a request: data is the whole message, context what the reply must carry. It is nil for messages that
 	// only go to clients: VPP has no handler for those either.
 	serve func(c *client, context uint32, data []byte)
+	// inside: the reply's retval is not at its beginning; who serves the request sets it.
+	inside bool
 }
 
 // module is one API file.
@@ -70,7 +72,7 @@ func newTable(modules []module) (*table, error) {
 				if _, ok := t.byType[typ]; ok || t.byID[m.id] != nil {
 					return nil, fmt.Errorf("message %s is registered twice", m.proto.GetMessageName())
 				}
-				if err := checkReply(m.proto); err != nil {
+				if err := checkReply(m.proto); err != nil && !m.inside {
 					return nil, err
 				}
 				t.byID[m.id], t.byType[typ] = &m, m.id
@@ -103,6 +105,22 @@ func unary[Q, R any, PQ wire[Q], PR wire[R]](fn func(c *client, q PQ, r PR) erro
 			c.reply(context, r, retval(fn(c, q, r)))
 		}},
 		{proto: PR(new(R))},
+	}
+}
+
+// unaryInside is unary for a reply whose retval is not at its beginning: fn sets it.
+func unaryInside[Q, R any, PQ wire[Q], PR wire[R]](fn func(c *client, q PQ, r PR)) group {
+	return group{
+		{proto: PQ(new(Q)), serve: func(c *client, context uint32, data []byte) {
+			q := PQ(new(Q))
+			if !c.decode(data, q) {
+				return
+			}
+			r := PR(new(R))
+			fn(c, q, r)
+			c.send(context, r)
+		}},
+		{proto: PR(new(R)), inside: true},
 	}
 }
 

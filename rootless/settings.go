@@ -11,8 +11,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -40,8 +42,11 @@ type Settings struct {
 
 // Plugins are the plugins that rlr uses, of those that a VPP may have.
 var plugins = []string{
-	"abf_plugin.so", "acl_plugin.so", "memif_plugin.so", "mss_clamp_plugin.so", "ping_plugin.so", "urpf_plugin.so",
+	"abf_plugin.so", aclPlugin, "memif_plugin.so", "mss_clamp_plugin.so", "ping_plugin.so", "urpf_plugin.so",
 }
+
+// aclPlugin has settings, which a VPP without it would not understand.
+const aclPlugin = "acl_plugin.so"
 
 // needed cannot be done without.
 const neededPlugin = "memif_plugin.so"
@@ -102,6 +107,10 @@ func (s Settings) Text() (string, error) {
 		"local-endpoints-table-buckets 256", "local-endpoints-table-memory 4M")
 	// VPP gives up a connection 2 s after the peer's FIN, whatever is still to be sent; other states have a minute.
 	section(&b, "tcp", "closewait-time 60")
+	if slices.Contains(s.Plugins, aclPlugin) {
+		n := s.Sizes.reflections()
+		section(&b, "acl-plugin", fmt.Sprintf("connection count max %d", n), fmt.Sprintf("connection hash buckets %d", 1<<(bits.Len(uint(n))-2)))
+	}
 	load := []string{"vat-path " + filepath.Join(s.Dir, "none"), "plugin default { disable }"} // the test programs' plugins are of no use
 	for _, p := range s.Plugins {
 		load = append(load, "plugin "+p+" { enable }")

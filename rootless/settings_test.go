@@ -18,7 +18,7 @@ func TestStartupConf(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, s := range map[string]Settings{
-		"startup.conf": {Dir: "/run/user/1000/rlr/router1/vpp", Prefix: "rlr-0123456789abcdef", Sizes: sizes, Plugins: []string{"memif_plugin.so", "ping_plugin.so"}},
+		"startup.conf": {Dir: "/run/user/1000/rlr/router1/vpp", Prefix: "rlr-0123456789abcdef", Sizes: sizes, Plugins: []string{"acl_plugin.so", "memif_plugin.so", "ping_plugin.so"}},
 	} {
 		got, err := s.Text()
 		if err != nil {

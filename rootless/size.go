@@ -88,6 +88,17 @@ func (s Sizes) Routes() int {
 	return int(min((s.Heap-start)/heapEach, s.Stats/statsEach)) / 1000 * 1000
 }
 
+// reflections is how many entries the acl plugin's table of reflected flows has. VPP takes memory for all of them, 132 bytes each
+// and in one piece, when the first ACL is applied (acl_fa_verify_init_sessions in src/plugins/acl/sess_mgmt_node.c): with its
+// default of 500,000 a heap of 128 MiB is full, and VPP aborts.
+func (s Sizes) reflections() int {
+	const (
+		fewest = 16 << 10
+		usual  = 500_000 // VPP's
+	)
+	return int(clamp(s.Heap/4096, fewest, usual))
+}
+
 func clamp(n, low, high uint64) uint64 { return min(max(n, low), high) }
 
 func (s Sizes) check() error {

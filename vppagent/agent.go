@@ -88,6 +88,7 @@ type Agent struct {
 	byIndex  map[uint32]string
 	state    map[string]*ifState   // by name of configured interface
 	other    error                 // what failed besides interfaces
+	aclErrs  map[string]error      // what became of ACLs that are not as configured
 	routers  map[uint32]advertised // by index of the life's interfaces; nil before the first
 	links    map[string]link       // our interfaces, at the latest look
 	expected map[string]bool       // those that were up when the dataplane ended, and have not come up in the new one
@@ -355,6 +356,9 @@ func (a *Agent) unsettled() error {
 	}
 	if a.other != nil {
 		return a.other
+	}
+	for name, err := range a.aclErrs {
+		return fmt.Errorf("ACL %s: %w", name, err)
 	}
 	return errors.New("the dataplane is being configured")
 }

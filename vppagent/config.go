@@ -17,7 +17,8 @@ type Config struct {
 	Router     string // part of what marks things as ours
 	Interfaces []Interface
 	Tables     []Table // VRFs; table 0 need not be named
-	Learn      bool    // Dump tells others' routes, too
+	ACLs       []ACL
+	Learn      bool // Dump tells others' routes, too
 }
 
 // Table is an IPv4 and an IPv6 FIB table of the same id.
@@ -38,9 +39,11 @@ type Interface struct {
 	Unnumbered string           // the interface that lends its addresses
 	Table      uint32
 	Neighbors  []StaticNeighbor
-	Enabled    bool // administratively up
-	Advertise  bool // send router advertisements, and look for the router on the link; it must have IPv6
-	Bare       bool // advertise without the MAC address: behind the link's other end it is nobody's
+	ACLIn      []string // names of ACLs for packets that come in, in the order in which they are asked
+	ACLOut     []string // and for those that go out
+	Enabled    bool     // administratively up
+	Advertise  bool     // send router advertisements, and look for the router on the link; it must have IPv6
+	Bare       bool     // advertise without the MAC address: behind the link's other end it is nobody's
 }
 
 // Loopback is an interface of the dataplane itself.
@@ -183,10 +186,15 @@ func (i *Interface) addresses() (linkLocal netip.Addr, others []netip.Prefix) {
 func (c Config) clone() Config {
 	c.Interfaces = slices.Clone(c.Interfaces)
 	c.Tables = slices.Clone(c.Tables)
+	c.ACLs = slices.Clone(c.ACLs)
+	for n := range c.ACLs {
+		c.ACLs[n].Rules = slices.Clone(c.ACLs[n].Rules)
+	}
 	for n := range c.Interfaces {
 		i := &c.Interfaces[n]
 		i.Addresses = slices.Clone(i.Addresses)
 		i.Neighbors = slices.Clone(i.Neighbors)
+		i.ACLIn, i.ACLOut = slices.Clone(i.ACLIn), slices.Clone(i.ACLOut)
 		if i.Memif != nil {
 			m := *i.Memif
 			i.Memif = &m

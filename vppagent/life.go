@@ -38,6 +38,9 @@ type life struct {
 	heard    chan struct{}       // one slot: a router was heard of that is news
 	adverts  map[uint32]bool     // interfaces that were told whether to advertise since their link came up
 	adaptive map[uint32]bool     // memifs whose receive mode was set since their link came up
+	counting bool                // the dataplane was told to count what ACLs match
+	// filtering: there was room for what the first ACL of an interface takes.
+	filtering bool
 
 	// routes guards what our routes are in the dataplane: fib's writes share it, and who removes interfaces has it alone.
 	routes  sync.RWMutex
@@ -252,7 +255,7 @@ func (l *life) cleanIfAsked(ctx context.Context) {
 		l.a.mu.Unlock()
 		return
 	}
-	l.a.cfg.Interfaces, l.a.cfg.Tables = nil, nil
+	l.a.cfg.Interfaces, l.a.cfg.Tables, l.a.cfg.ACLs = nil, nil, nil
 	l.a.cfgRev++
 	rev := l.a.cfgRev
 	l.a.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/acl"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/ip"
@@ -48,6 +49,8 @@ type observed struct {
 	lender      uint32         // of addresses; or noInterface
 	neighbors   []observedNeighbor
 	memif       *memif.MemifDetails
+	aclIn       []uint32 // indexes of ACLs
+	aclOut      []uint32
 }
 
 // observedNeighbor is a static neighbour entry.
@@ -67,6 +70,7 @@ type world struct {
 	interfaces map[uint32]*observed
 	tables     map[table]string  // name
 	sockets    map[uint32]string // memif sockets
+	acls       map[uint32]*acl.ACLDetails
 }
 
 // byName returns our interface of that name, or nil.
@@ -116,6 +120,7 @@ func look(ctx context.Context, s *session, hasMemif bool, match func(*observed) 
 	}
 	w := &world{interfaces: all, tables: make(map[table]string), sockets: make(map[uint32]string)}
 	var q questions
+	q.aclDetails(ctx, s, w)
 	for _, o := range all {
 		if match(o) {
 			q.interfaceDetails(ctx, s, o)
@@ -181,6 +186,7 @@ func isGone(err error) bool {
 // interfaceDetails fills in what sw_interface_dump does not tell.
 func (q *questions) interfaceDetails(ctx context.Context, s *session, o *observed) {
 	index := interface_types.InterfaceIndex(o.index)
+	q.interfaceACLs(ctx, s, o)
 	for _, ip6 := range []bool{false, true} {
 		q.ask(func() error {
 			return dump(ctx, s, &ip.IPAddressDump{SwIfIndex: index, IsIPv6: ip6}, func(d *ip.IPAddressDetails) {

@@ -16,7 +16,7 @@ func (a *Agent) publish(p *pass, rev uint64) (changed bool) {
 	byName := make(map[string]uint32)
 	byIndex := make(map[uint32]string)
 	now := make(map[string]link)
-	ok := p.other == nil
+	ok := p.other == nil && len(p.aclErrs) == 0
 	for i := range p.cfg.Interfaces {
 		want := &p.cfg.Interfaces[i]
 		st := p.state[want.Name]
@@ -35,7 +35,7 @@ func (a *Agent) publish(p *pass, rev uint64) (changed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	changed = !maps.EqualFunc(a.links, now, func(x, y link) bool { return x.same(&y) })
-	a.byName, a.byIndex, a.links, a.state, a.other = byName, byIndex, now, p.state, p.other
+	a.byName, a.byIndex, a.links, a.state, a.other, a.aclErrs = byName, byIndex, now, p.state, p.other, p.aclErrs
 	a.cameUpLocked()
 	if len(a.expected) > 0 && !time.Now().Before(a.expectBy) {
 		a.expected, changed = nil, true

@@ -14,10 +14,11 @@ import (
 	"go.fd.io/govpp/binapi/ip"
 
 	"rlr/binapi"
+	"rlr/fib"
 )
 
-// One pass from what is to what is configured, in the order in which VPP's objects depend on each other: tables; what must
-// go; loopbacks, memifs; the settings of those that lend addresses before those that borrow; tables that must go.
+// One pass from what is to what is configured, in the order in which VPP's objects depend on each other: tables, ACLs; what
+// must go; loopbacks, memifs; the settings of those that lend addresses before those that borrow; ACLs and tables that must go.
 
 // ifState is what became of a configured interface.
 type ifState struct {
@@ -45,6 +46,9 @@ type pass struct {
 	w     *world
 	state map[string]*ifState
 	other error // a failure that is no interface's
+
+	acls    map[string]uint32 // indexes of those that are as configured
+	aclErrs map[string]error  // why the others are not
 }
 
 // reconcile makes one pass. Its error is the connection's; what VPP refuses is an interface's state.
@@ -63,7 +67,7 @@ func (l *life) reconcile(ctx context.Context) error {
 		return err
 	}
 	p := &pass{life: l, cfg: cfg, w: w, state: make(map[string]*ifState)}
-	steps := []func(context.Context) error{p.makeTables, p.remove, p.create, p.settle, p.dropTables}
+	steps := []func(context.Context) error{p.makeTables, p.makeACLs, p.remove, p.create, p.settle, p.dropACLs, p.dropTables}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -319,11 +323,19 @@ func (p *pass) settleOne(ctx context.Context, want *Interface) error {
 		}
 		lender = st.index
 	}
-	todo := settle(want, have, lender)
+	todo, err := p.settleACLs(ctx, want, have)
+	if errors.Is(err, fib.ErrDisconnected) || ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		p.fail(want.Name, err)
+		return nil
+	}
+	todo = append(todo, settle(want, have, lender)...)
 	if len(todo) == 0 {
 		return nil
 	}
-	err := apply(ctx, p.s, todo)
+	err = apply(ctx, p.s, todo)
 	if err != nil && !isRefusal(err) {
 		return err
 	}

@@ -25,15 +25,10 @@ const (
 
 // interfaceCounters reads those of all interfaces, by sw_if_index.
 func interfaceCounters(ctx context.Context, socket string) (map[uint32]Counters, error) {
-	s, err := openSegment(ctx, socket)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
 	read := map[string][][2]uint64{
 		statRx: nil, statTx: nil, statDrops: nil, statPunt: nil, statRxError: nil, statTxError: nil, statRxNoBuf: nil, statRxMiss: nil,
 	}
-	if err := s.counters(read); err != nil {
+	if err := readCounters(ctx, socket, read); err != nil {
 		return nil, err
 	}
 	n := 0

@@ -30,6 +30,7 @@ func (r *router) handlers() ctl.Handlers {
 		Protocols:  r.protocols,
 		BGP:        func(context.Context) ([]ctl.BGPSession, error) { return r.sessions(), nil },
 		WireGuard:  r.wireguard,
+		ACL:        r.aclRows,
 		Errors:     r.errors,
 		Routes:     r.routes,
 		RouteCount: r.routeCount,

@@ -121,6 +121,9 @@ func difference(old, next *config.Config) []string {
 	byName(old.Static, next.Static, func(s config.Static) string { return s.Prefix.String() }, func(name string, a, b config.Static, inOld, inNext bool) {
 		named("static route", name, a, b, inOld, inNext)
 	})
+	byName(old.ACLs, next.ACLs, func(a config.ACL) string { return a.Name }, func(name string, a, b config.ACL, inOld, inNext bool) {
+		named("acl", name, a, b, inOld, inNext)
+	})
 	byName(old.Policies, next.Policies, func(p config.RulePolicy) string { return p.Name }, func(name string, a, b config.RulePolicy, inOld, inNext bool) {
 		named("policy", name, a, b, inOld, inNext)
 	})

@@ -57,7 +57,7 @@ func wgSocket(dir, iface string) string { return filepath.Join(dir, "wg-"+iface+
 
 // agentConfig is what vppagent makes of the dataplane.
 func agentConfig(cfg *config.Config, dir string) vppagent.Config {
-	out := vppagent.Config{Router: cfg.Router.Name, Learn: cfg.Dataplane.Learn}
+	out := vppagent.Config{Router: cfg.Router.Name, Learn: cfg.Dataplane.Learn, ACLs: agentACLs(cfg)}
 	for _, i := range cfg.Interfaces {
 		vi := vppagent.Interface{
 			Name:       i.Name,
@@ -65,6 +65,8 @@ func agentConfig(cfg *config.Config, dir string) vppagent.Config {
 			MTU:        i.MTU,
 			Addresses:  addresses(cfg, i),
 			Unnumbered: i.Unnumbered,
+			ACLIn:      i.ACL.In,
+			ACLOut:     i.ACL.Out,
 			Enabled:    true,
 			Advertise:  unnumberedOn(cfg, i),
 			Bare:       i.WireGuard != nil,

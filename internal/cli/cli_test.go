@@ -48,6 +48,9 @@ func TestGolden(t *testing.T) {
 		{"roa-none", "show roa 10.9.0.0/24"},
 		{"roa-wrong", "show roa 10.9.0.1/24"},
 		{"wireguard", "show wireguard"},
+		{"acl", "show acl"},
+		{"acl-one", "show acl lan"},
+		{"acl-unknown", "show acl nosuch"},
 		{"errors", "show errors"},
 		{"log", "show log"},
 		{"ping", "ping 10.2.0.2"},
@@ -178,7 +181,7 @@ func TestExitCodes(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		{"show", 2, "show what? bgp, errors"},
+		{"show", 2, "show what? acl, bgp, errors"},
 		{"neighbor", 2, "do what? add, del, disable, enable, reset"},
 		{"lab", 2, "do what?"},
 		{"nonsense", 2, `unknown command "nonsense"`},

@@ -224,6 +224,16 @@ func handlers() ctl.Handlers {
 			},
 			ctl.WireGuard{Name: "tun13", PublicKey: "CCC=", PeerKey: "DDD=", HandshakeAgeS: -1},
 		),
+		ACL: rows(
+			ctl.ACL{Name: "no8080", State: "ok", In: []string{"eth0", "tun12"}, Out: []string{"tun12"}, Rules: []ctl.ACLRule{
+				{Number: 1, Action: "deny", Protocol: "tcp", DestinationPort: "8080", Packets: at(uint64(12)), Bytes: at(uint64(720))},
+				{Number: 2, Action: "permit", Packets: at(uint64(1234567)), Bytes: at(uint64(98765432))},
+			}},
+			ctl.ACL{Name: "lan", State: "failed", Error: "acl_add_replace: VPPApiError: Invalid value (-12)", In: []string{}, Out: []string{}, Rules: []ctl.ACLRule{
+				{Number: 1, Action: "reflect", Protocol: "tcp", Source: "10.1.0.0/24", SourcePort: "1024-65535", TCPFlags: []string{"syn", "no-ack"}},
+				{Number: 2, Action: "permit", Protocol: "icmp6", Destination: "fd42::/16", ICMPType: "128", ICMPCode: "0"},
+			}},
+		),
 		Errors: rows(
 			ctl.ErrorRecord{Subsystem: "bgp", Object: "router3", Error: "dial: connection refused", Count: 12, LastAgoS: 3},
 			ctl.ErrorRecord{Subsystem: "vppagent", Error: "tun13: no memif", Count: 1, LastAgoS: 4000},

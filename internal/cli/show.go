@@ -56,6 +56,12 @@ func showCommand(o *options) *cobra.Command {
 			fetch:   (*ctl.Client).WireGuard, render: renderWireGuard,
 			name: func(w ctl.WireGuard) string { return w.Name }, thing: "WireGuard link",
 		}),
+		showTable(o, tableCommand[ctl.ACL]{
+			use: "acl [NAME]", short: "Packet filters: where they are applied, and what their rules decided",
+			example: "  rlr show acl\n  rlr show acl no8080 --json",
+			fetch:   (*ctl.Client).ACL, render: renderACLs,
+			name: func(a ctl.ACL) string { return a.Name }, thing: "ACL",
+		}),
 		showTable(o, tableCommand[ctl.ErrorRecord]{
 			use: "errors [SUBSYSTEM]", short: "What went wrong, and how often",
 			example: "  rlr show errors",

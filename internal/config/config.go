@@ -27,6 +27,7 @@ type Config struct {
 	Dataplane  Dataplane
 	Interfaces []Interface // in the file's order
 	Static     []Static
+	ACLs       []ACL // in the file's order
 	Sets       Sets
 	Policies   []RulePolicy
 	BGP        BGP
@@ -93,6 +94,7 @@ type Interface struct {
 	Addresses  []netip.Prefix // host bits kept; at most one is link-local IPv6
 	MTU        int            // bytes of an IP packet
 	Unnumbered string         // the interface whose addresses it borrows, or ""
+	ACL        ACLs
 }
 
 // Kind returns what is behind the interface.

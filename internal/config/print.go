@@ -45,6 +45,7 @@ func (c *Config) tree() *block {
 		routes = append(routes, s.block())
 	}
 	root.blocks("static", routes)
+	root.sub("acl", c.aclBlock())
 	root.sub("sets", c.Sets.block())
 	policies := newBlock()
 	for _, p := range c.Policies {
@@ -89,7 +90,7 @@ func (i Interface) block() *block {
 	b.words("addresses", texts(i.Addresses, netip.Prefix.String))
 	b.number("mtu", uint64(i.MTU), uint64(mtu))
 	b.text("unnumbered", i.Unnumbered)
-	return b
+	return b.sub("acl", newBlock().flow().words("in", i.ACL.In).words("out", i.ACL.Out))
 }
 
 func (w *WireGuard) block() *block {

@@ -111,6 +111,7 @@ func randomConfig(r *rand.Rand) *Config {
 	for range d.IntN(6) {
 		c.Interfaces = append(c.Interfaces, d.iface())
 	}
+	d.acls(c)
 	for range d.IntN(5) {
 		c.Static = append(c.Static, d.static(c))
 	}
@@ -120,6 +121,69 @@ func randomConfig(r *rand.Rand) *Config {
 		c.ROA = d.roa()
 	}
 	return c
+}
+
+// acls makes ACLs, and applies some of them.
+func (d *dice) acls(c *Config) {
+	var names []string
+	for range d.IntN(4) {
+		a := ACL{Name: fmt.Sprintf("%s%d", pick(d, "no8080-", "null", "y", "deny"), d.next())}
+		for range 1 + d.IntN(4) {
+			a.Rules = append(a.Rules, d.aclRule())
+		}
+		c.ACLs, names = append(c.ACLs, a), append(names, a.Name)
+	}
+	for i := range c.Interfaces {
+		for _, name := range names {
+			if d.yes() {
+				c.Interfaces[i].ACL.In = append(c.Interfaces[i].ACL.In, name)
+			}
+			if d.yes() {
+				c.Interfaces[i].ACL.Out = append(c.Interfaces[i].ACL.Out, name)
+			}
+		}
+	}
+	if d.yes() {
+		c.Interfaces[0].ACL.In = append(c.Interfaces[0].ACL.In, DN42ACL)
+		c.ACLs = append(c.ACLs, dn42ACL())
+	}
+}
+
+func (d *dice) aclRule() ACLRule {
+	r := ACLRule{
+		Action:     pick(d, ACLDeny, ACLPermit, ACLReflect),
+		Protocol:   pick(d, uint8(0), ProtocolTCP, ProtocolUDP, ProtocolICMP, ProtocolICMPv6, uint8(1+d.IntN(255))),
+		SourcePort: AnyPort, DestinationPort: AnyPort, ICMPType: AnyICMP, ICMPCode: AnyICMP,
+	}
+	span := func(limit int) Range {
+		first := d.IntN(limit + 1)
+		return pick(d, Range{uint16(first), uint16(first)}, Range{uint16(first), uint16(first + d.IntN(limit+1-first))}, Range{0, uint16(limit)})
+	}
+	switch r.Protocol {
+	case ProtocolTCP:
+		r.TCPFlags.Mask = uint8(d.IntN(256))
+		r.TCPFlags.Value = r.TCPFlags.Mask & uint8(d.IntN(256))
+		fallthrough
+	case ProtocolUDP:
+		r.SourcePort, r.DestinationPort = span(65535), span(65535)
+	case ProtocolICMP, ProtocolICMPv6:
+		r.ICMPType, r.ICMPCode = span(255), span(255)
+	}
+	ip4, _ := r.Families()
+	address := func() netip.Prefix {
+		a := netip.AddrFrom16([16]byte{0x20, 1, 2: byte(d.IntN(256))})
+		if ip4 {
+			a = netip.AddrFrom4([4]byte{10, byte(d.IntN(256))})
+		}
+		return netip.PrefixFrom(a, d.IntN(a.BitLen()+1)).Masked()
+	}
+	if d.yes() {
+		r.Source = address()
+	}
+	if d.yes() {
+		r.Destination = address()
+	}
+	return r
 }
 
 func (d *dice) roa() ROA {

@@ -42,6 +42,7 @@ func (d *decoder) refer(c *Config) {
 	for _, i := range c.Interfaces {
 		refer(join("interfaces", i.Name, "unnumbered"), i.Unnumbered)
 	}
+	d.referACLs(c)
 	for i, s := range c.Static {
 		for j, n := range s.Via {
 			refer(join("static", i, "via", j, "interface"), n.Interface)

@@ -44,7 +44,6 @@ func (s *section) names() (available, later []string) {
 // sections.go is how a feature becomes available.
 const (
 	laterVRF     = "all interfaces and routes are in one table: remove it"
-	laterACL     = "packets are not filtered: remove it"
 	laterSteer   = "remove it"
 	laterTap     = "connect by memif or wireguard"
 	laterBFD     = "a dead neighbor is found by its hold-time: remove it"
@@ -60,6 +59,7 @@ var (
 		{name: "dataplane"},
 		{name: "interfaces"},
 		{name: "static"},
+		{name: "acl"},
 		{name: "sets"},
 		{name: "policies"},
 		{name: "bgp"},
@@ -68,7 +68,6 @@ var (
 		{name: "control"},
 		{name: "log"},
 		{name: "vrfs", later: laterVRF, refers: (*decoder).vrfReferences},
-		{name: "acl", later: laterACL},
 		{name: "devices", later: laterDevice},
 	}}
 	routerSection    = &section{"router", []key{{name: "name"}, {name: "id"}, {name: "as"}}}
@@ -81,10 +80,10 @@ var (
 		{name: "addresses"},
 		{name: "mtu"},
 		{name: "unnumbered"},
+		{name: "acl"},
 		{name: "tap", later: laterTap},
 		{name: "host-interface", later: laterTap},
 		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
-		{name: "acl", later: laterACL, refers: refersTo("acl", "ACL")},
 		{name: "urpf", later: laterSteer},
 		{name: "mss-clamp", later: laterSteer},
 	}}
@@ -218,7 +217,7 @@ var (
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
 var sections = []*section{
 	rootSection, routerSection, dataplaneSection, vppSection, interfaceSection, memifSection, wireguardSection,
-	peerSection, staticSection, viaSection, setsSection, ruleSection, matchSection, asPathSection, setSection, editSection,
+	peerSection, staticSection, viaSection, aclRuleSection, interfaceACLSection, setsSection, ruleSection, matchSection, asPathSection, setSection, editSection,
 	bgpSection, dn42Section, redistributeSection, neighborSection, familyPolicySection, dn42LinkSection, gracefulSection, dynamicSection, roaSection,
 	rtrSection, controlSection, logSection, maxPrefixSection, prefixLimitSection, addPathSection, roleSection,
 	servicesSection,

@@ -22,6 +22,8 @@ var inSection = map[*section]string{
 	peerSection:         "interfaces:\n  eth0:\n    wireguard:\n      peer:\n        %s\n",
 	staticSection:       "static:\n  - %s\n",
 	viaSection:          "static:\n  - via:\n    - %s\n",
+	aclRuleSection:      "acl:\n  a:\n    - %s\n",
+	interfaceACLSection: "interfaces:\n  eth0:\n    acl:\n      %s\n",
 	bgpSection:          "bgp:\n  %s\n",
 	redistributeSection: "bgp:\n  redistribute:\n    %s\n",
 	neighborSection:     "bgp:\n  neighbors:\n    - %s\n",

@@ -33,6 +33,8 @@ func (d *decoder) config(v value) *Config {
 			d.list(v, "static must be a list of routes", func(_ int, v value) {
 				c.Static = append(c.Static, d.static(v))
 			})
+		case "acl":
+			c.ACLs = d.acls(v)
 		case "sets":
 			c.Sets = d.sets(v)
 		case "policies":
@@ -51,6 +53,7 @@ func (d *decoder) config(v value) *Config {
 			c.Log = d.log(v)
 		}
 	})
+	c.builtinACLs()
 	return c
 }
 
@@ -233,6 +236,8 @@ func (d *decoder) interfaceEntry(name string, v value) Interface {
 			i.MTU = int(n)
 		case "unnumbered":
 			i.Unnumbered, _ = d.text(v, "unnumbered must be the name of an interface")
+		case "acl":
+			i.ACL = d.interfaceACLs(v)
 		}
 	})
 	for _, l := range d.laters[laters:] {

@@ -167,6 +167,11 @@ func (c *Client) Errors(ctx context.Context) ([]ErrorRecord, error) {
 	return collect[ErrorRecord](ctx, c, pathErrors, none)
 }
 
+// ACL answers `show acl`.
+func (c *Client) ACL(ctx context.Context) ([]ACL, error) {
+	return collect[ACL](ctx, c, pathACL, none)
+}
+
 // Routes streams `show route`. An error of visit ends the request and is returned.
 func (c *Client) Routes(ctx context.Context, f RouteFilter, visit func(Route) error) error {
 	_, err := streamRows(ctx, c, pathRoutes, f, visit)

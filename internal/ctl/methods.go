@@ -18,6 +18,7 @@ type Handlers struct {
 	BGP        func(ctx context.Context) ([]BGPSession, error)
 	WireGuard  func(ctx context.Context) ([]WireGuard, error)
 	Errors     func(ctx context.Context) ([]ErrorRecord, error)
+	ACL        func(ctx context.Context) ([]ACL, error)
 
 	Routes     func(ctx context.Context, f RouteFilter, emit func(Route) error) error
 	RouteCount func(ctx context.Context, f RouteFilter) (RouteCount, error)
@@ -207,6 +208,7 @@ const (
 	pathROAs       = "roa/list"
 	pathWireGuard  = "wireguard"
 	pathErrors     = "errors"
+	pathACL        = "acl"
 	pathLog        = "log"
 	pathPing       = "ping"
 	pathTraceroute = "traceroute"

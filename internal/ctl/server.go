@@ -211,6 +211,7 @@ func methods(h Handlers) map[string]method {
 		pathBGP:        list(h.BGP),
 		pathWireGuard:  list(h.WireGuard),
 		pathErrors:     list(h.Errors),
+		pathACL:        list(h.ACL),
 		pathRoutes:     streamed(h.Routes),
 		pathRouteCount: call(h.RouteCount),
 		pathFIB:        streamed(h.FIB),

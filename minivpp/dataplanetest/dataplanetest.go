@@ -154,7 +154,8 @@ api-segment { prefix %[2]s }
 memory { main-heap-size %[3]dM }
 buffers { buffers-per-numa 4096 default data-size 2048 page-size 4k }
 session { enable use-app-socket-api use-private-rx-mqs }
-plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin ping_plugin.so { enable } }
+acl-plugin { connection count max 16384 connection hash buckets 4096 }
+plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin ping_plugin.so { enable } plugin acl_plugin.so { enable } }
 `
 
 func (d *Dataplane) startVPP(t testing.TB, binary string, m Memory) {

@@ -33,6 +33,8 @@ const (
 	errSocketFull
 	errTransportChecksum
 	errICMPLimit
+	errACL
+	errFlows
 	numErrors
 )
 
@@ -65,6 +67,8 @@ var causeNames = [numErrors]string{
 	errSocketFull:        "udp-local: nobody reads fast enough",
 	errTransportChecksum: "ip-local: bad transport checksum",
 	errICMPLimit:         "icmp: error not sent, rate limit",
+	errACL:               "acl-plugin: ACL deny packets",
+	errFlows:             "acl-plugin: too many sessions to add new",
 }
 
 // Errors counts drops by cause since New; causes that never happened are not in it.

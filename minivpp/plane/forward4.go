@@ -40,6 +40,9 @@ func (w *worker) input4(i *iface, k packet) {
 		w.drop(i, errMulticast)
 		return
 	}
+	if i.aclIn != nil && !w.passes(i.aclIn, i, k.ip(), true, 0, i) {
+		return
+	}
 	w.route4(k, i, i.t4, nil)
 }
 
@@ -170,10 +173,16 @@ func (w *worker) forward4(k packet, in *iface, h hop, dst netip.Addr) {
 		next = dst
 	}
 	if !big {
-		w.toNeighbor(h.iface, next, k, in)
+		if w.leaves(h.iface, k, in) {
+			w.toNeighbor(h.iface, next, k, in)
+		}
 		return
 	}
-	w.fragment4(b, mtu, func(f packet) { w.toNeighbor(h.iface, next, f, in) })
+	w.fragment4(b, mtu, func(f packet) {
+		if w.leaves(h.iface, f, in) {
+			w.toNeighbor(h.iface, next, f, in)
+		}
+	})
 }
 
 // fragment4 cuts a packet into fragments of at most mtu bytes. RFC 791 §3.2.

@@ -44,6 +44,9 @@ func (w *worker) input6(i *iface, k packet) {
 		w.drop(i, errMartian)
 		return
 	}
+	if i.aclIn != nil && !w.passes(i.aclIn, i, k.ip(), true, 0, i) {
+		return
+	}
 	if dst.IsLinkLocalUnicast() {
 		if dst != i.ll {
 			w.drop(i, errScope)
@@ -183,7 +186,9 @@ func (w *worker) forward6(k packet, in *iface, h hop, dst netip.Addr) {
 		w.toGroup(h.iface, k)
 		return
 	}
-	w.toNeighbor(h.iface, next, k, in)
+	if w.leaves(h.iface, k, in) {
+		w.toNeighbor(h.iface, next, k, in)
+	}
 }
 
 // toGroup sends a packet of our own to an IPv6 group. RFC 2464 §7.

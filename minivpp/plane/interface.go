@@ -41,7 +41,8 @@ type iface struct {
 	routes map[netip.Prefix]routeOf // connected routes that are in the tables
 	adj    map[netip.Addr]*table    // neighbours' host routes that are in the tables
 
-	ra *raState // nil: it does not advertise
+	ra            *raState // nil: it does not advertise
+	aclIn, aclOut *filter  // nil: everything passes
 
 	near4, near6 neighbors
 	count        counters
@@ -136,6 +137,9 @@ func (p *Plane) removeIfaceLocked(i *iface) {
 		}
 	}
 	i.admin, i.link, i.deleted = false, false, true
+	i.useACLsLocked(-1)
+	i.aclIn, i.aclOut = nil, nil
+	p.flows.forget(i.serial)
 	i.addrs4, i.addrs6, i.ip6Locks, i.ll = nil, nil, 0, netip.Addr{}
 	p.syncRoutesLocked(i)
 	p.flushLocked(i, nil)

@@ -45,6 +45,11 @@ type Plane struct {
 	sources []Source
 	lists   map[string]*pathList // guarded by ctl
 	stats   indexPool            // guarded by ctl
+
+	acls       map[uint32]*acl // by index
+	aclIndexes indexPool       // guarded by ctl
+	countACLs  atomic.Bool
+
 	// Generations of what resolutions depend on.
 	ifaceGen uint64
 	routeGen uint64
@@ -60,6 +65,7 @@ type Plane struct {
 	ident    atomic.Uint32 // of IPv4 packets and IPv6 fragments that we make
 	seed     uint32        // of flow hashes
 
+	flows flows
 	frags reassembler
 	hosts hosts
 	taps  probes
@@ -86,6 +92,7 @@ func New(cfg Config) *Plane {
 		tables:  map[tableKey]*table{},
 		sources: append([]Source(nil), fixedSources...),
 		lists:   map[string]*pathList{},
+		acls:    map[uint32]*acl{},
 		sockets: map[uint32]string{},
 		seed:    rand.Uint32(),
 	}
@@ -97,6 +104,7 @@ func New(cfg Config) *Plane {
 	p.raWake = make(chan struct{}, 1)
 	p.clerk.init()
 	p.frags.init()
+	p.flows.init()
 	p.hosts.init()
 	for _, ip6 := range []bool{false, true} {
 		p.newTableLocked(tableKey{0, ip6}, "").held = true
