@@ -78,8 +78,10 @@ func aclRule(number int, r config.ACLRule) ctl.ACLRule {
 		to        *string
 		have, any config.Range
 	}{
-		{&out.SourcePort, r.SourcePort, config.AnyPort}, {&out.DestinationPort, r.DestinationPort, config.AnyPort},
-		{&out.ICMPType, r.ICMPType, config.AnyICMP}, {&out.ICMPCode, r.ICMPCode, config.AnyICMP},
+		{&out.SourcePort, r.SourcePort, config.AnyPort},
+		{&out.DestinationPort, r.DestinationPort, config.AnyPort},
+		{&out.ICMPType, r.ICMPType, config.AnyICMP},
+		{&out.ICMPCode, r.ICMPCode, config.AnyICMP},
 	} {
 		if c.have != c.any {
 			*c.to = c.have.String()

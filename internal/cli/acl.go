@@ -66,7 +66,10 @@ func aclStyle(action string) style {
 func aclConditions(r ctl.ACLRule) string {
 	var parts []string
 	for _, p := range []struct{ what, value string }{
-		{"from port ", r.SourcePort}, {"to port ", r.DestinationPort}, {"type ", r.ICMPType}, {"code ", r.ICMPCode},
+		{"from port ", r.SourcePort},
+		{"to port ", r.DestinationPort},
+		{"type ", r.ICMPType},
+		{"code ", r.ICMPCode},
 		{"flags ", strings.Join(r.TCPFlags, " ")},
 	} {
 		if p.value != "" {
