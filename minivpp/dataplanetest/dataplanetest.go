@@ -60,11 +60,17 @@ type Memory struct{ Heap, Stats int }
 // Start starts a dataplane that is stopped when the test ends. It skips or fails the test when there is no VPP.
 func Start(t testing.TB, kind Kind) *Dataplane {
 	t.Helper()
-	return StartWith(t, kind, Memory{Heap: 128, Stats: 32})
+	return startWith(t, kind, Memory{Heap: 128, Stats: 32}, aclPlugin)
 }
 
-// StartWith is Start for a test that needs much memory, or little.
+// StartWith is Start for a test that needs much memory, or little. Its VPP has no plugin besides those of links and pings: each has
+// counters in the statistics segment, and for how many routes there is room beside them is what such tests measure.
 func StartWith(t testing.TB, kind Kind, m Memory) *Dataplane {
+	t.Helper()
+	return startWith(t, kind, m, "")
+}
+
+func startWith(t testing.TB, kind Kind, m Memory, more string) *Dataplane {
 	t.Helper()
 	binary := ""
 	if kind == VPP {
@@ -86,7 +92,7 @@ func StartWith(t testing.TB, kind Kind, m Memory) *Dataplane {
 		StatsSocket: filepath.Join(dir, "stats.sock"), CLISocket: filepath.Join(dir, "cli.sock"),
 	}
 	if kind == VPP {
-		d.startVPP(t, binary, m)
+		d.startVPP(t, binary, m, more)
 	} else {
 		d.startEmbedded(t)
 	}
@@ -154,13 +160,17 @@ api-segment { prefix %[2]s }
 memory { main-heap-size %[3]dM }
 buffers { buffers-per-numa 4096 default data-size 2048 page-size 4k }
 session { enable use-app-socket-api use-private-rx-mqs }
-acl-plugin { connection count max 16384 connection hash buckets 4096 }
-plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin ping_plugin.so { enable } plugin acl_plugin.so { enable } }
+plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin ping_plugin.so { enable } }
 `
 
-func (d *Dataplane) startVPP(t testing.TB, binary string, m Memory) {
+// aclPlugin loads the plugin of packet filters, with a table of flows that fits into a small heap.
+const aclPlugin = `plugins { plugin acl_plugin.so { enable } }
+acl-plugin { connection count max 16384 connection hash buckets 4096 }
+`
+
+func (d *Dataplane) startVPP(t testing.TB, binary string, m Memory, more string) {
 	path := filepath.Join(d.Dir, "startup.conf")
-	text := fmt.Sprintf(config, d.Dir, filepath.Base(d.Dir), m.Heap, m.Stats)
+	text := fmt.Sprintf(config, d.Dir, filepath.Base(d.Dir), m.Heap, m.Stats) + more
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
