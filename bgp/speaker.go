@@ -104,6 +104,7 @@ type running struct {
 	recovering atomic.Bool // the first routes of the neighbours are awaited after a restart of ours
 
 	counter counter
+	missed  *missed
 	program atomic.Pointer[compiled] // of GoBGP's policies
 
 	roa    *roaTable   // GoBGP's
@@ -194,7 +195,10 @@ func (s *Speaker) start(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &running{gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}, deferral: s.cfg.Deferral, roa: roaTableOf(gobgp)}
+	r := &running{
+		gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}, deferral: s.cfg.Deferral,
+		roa: roaTableOf(gobgp), missed: newMissed(),
+	}
 	s.mu.RLock()
 	r.recovering.Store(s.resumed)
 	s.mu.RUnlock()
@@ -244,6 +248,7 @@ func (s *Speaker) configure(r *running) error {
 	}
 	s.updateListeners(r)
 	r.work.Go(func() { s.forgetGuests(r) })
+	r.work.Go(func() { r.makeUp(r.ctx, s.log) })
 	return nil
 }
 
@@ -325,17 +330,21 @@ func (r *running) give(s *session) {
 // watch has GoBGP's events sent to the feeder and the peers. They come in one stream, in order.
 func (s *Speaker) watch(r *running) error {
 	return r.gobgp.WatchEvent(r.ctx, server.WatchEventMessageCallbacks{
-		OnBestPath: func(paths []*apiutil.Path, _ time.Time) { s.feeder.update(paths) },
+		OnBestPath: func(paths []*apiutil.Path, at time.Time) {
+			r.missed.change(at)
+			s.feeder.update(paths)
+		},
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {
 			if peer := s.peerByID(p.PeerAddress); peer != nil && familyOf(p.Family) != 0 {
 				peer.status.gotEndOfRIB(familyOf(p.Family))
 			}
 		},
-		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
+		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 			if e.Type != apiutil.PEER_EVENT_STATE {
 				return
 			}
 			if p := s.peerByID(e.Peer.State.NeighborAddress); p != nil {
+				r.missed.state(p, e.Peer.State.SessionState, at)
 				p.fsmChanged(e.Peer.State.SessionState, e.Peer.State.RemoteCap)
 			}
 		},
