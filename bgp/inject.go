@@ -52,6 +52,11 @@ func checkInjection() error {
 	return nil
 }
 
+// unexpected is the error for a field or method of GoBGP's that is not what our use of it takes for granted.
+func unexpected(what string) error {
+	return fmt.Errorf("this GoBGP's %s is not as expected: rlr is built with a version that it was not made for", what)
+}
+
 // injector gives s the channel on which it will take connections. It must be called before s.Serve: that is the only
 // reader, and StartBgp replaces the channel only when it listens itself, which ListenPort -1 forbids.
 func injector(s *server.BgpServer) (chan<- net.Conn, error) {
@@ -65,19 +70,16 @@ func injector(s *server.BgpServer) (chan<- net.Conn, error) {
 }
 
 func checkIdle() error {
-	wrong := func(what string) error {
-		return fmt.Errorf("this GoBGP's %s is not as expected: rlr is built with a version that it was not made for", what)
-	}
 	peers, ok := reflect.TypeFor[server.BgpServer]().FieldByName(peersField)
 	if !ok || peers.Type.Kind() != reflect.Map || peers.Type.Key() != reflect.TypeFor[netip.Addr]() || peers.Type.Elem().Kind() != reflect.Pointer {
-		return wrong("BgpServer." + peersField)
+		return unexpected("BgpServer." + peersField)
 	}
 	fsm, ok := peers.Type.Elem().Elem().FieldByName(fsmField)
 	if !ok || fsm.Type.Kind() != reflect.Pointer {
-		return wrong("peer." + fsmField)
+		return unexpected("peer." + fsmField)
 	}
 	if idle, ok := fsm.Type.Elem().FieldByName(idleField); !ok || idle.Type != reflect.TypeFor[float64]() {
-		return wrong("fsm." + idleField)
+		return unexpected("fsm." + idleField)
 	}
 	return nil
 }
@@ -106,22 +108,19 @@ const (
 )
 
 func checkPolicyFields() error {
-	wrong := func(what string) error {
-		return fmt.Errorf("this GoBGP's %s is not as expected: rlr is built with a version that it was not made for", what)
-	}
 	policy, ok := reflect.TypeFor[server.BgpServer]().FieldByName(policyField)
 	if !ok || policy.Type.Kind() != reflect.Pointer {
-		return wrong("BgpServer." + policyField)
+		return unexpected("BgpServer." + policyField)
 	}
 	if mu, ok := policy.Type.Elem().FieldByName(policyLock); !ok || mu.Type != reflect.TypeFor[sync.RWMutex]() {
-		return wrong("RoutingPolicy." + policyLock)
+		return unexpected("RoutingPolicy." + policyLock)
 	}
 	all, ok := policy.Type.Elem().FieldByName(statementsField)
 	if !ok || all.Type.Kind() != reflect.Map || all.Type.Key().Kind() != reflect.String || all.Type.Elem().Kind() != reflect.Pointer {
-		return wrong("RoutingPolicy." + statementsField)
+		return unexpected("RoutingPolicy." + statementsField)
 	}
 	if a, ok := all.Type.Elem().Elem().FieldByName(actionsField); !ok || a.Type.Kind() != reflect.Slice || a.Type.Elem().Kind() != reflect.Interface {
-		return wrong("Statement." + actionsField)
+		return unexpected("Statement." + actionsField)
 	}
 	return nil
 }
@@ -161,7 +160,7 @@ func checkAPI() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("this GoBGP's BgpServer.%s is not as expected: rlr is built with a version that it was not made for", apiField)
+	return unexpected("BgpServer." + apiField)
 }
 
 // apiOf returns GoBGP's implementation of its API, for s.

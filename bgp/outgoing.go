@@ -30,20 +30,17 @@ const (
 )
 
 func checkQueueFields() error {
-	wrong := func(what string) error {
-		return fmt.Errorf("this GoBGP's %s is not as expected: rlr is built with a version that it was not made for", what)
-	}
 	peers, _ := reflect.TypeFor[server.BgpServer]().FieldByName(peersField) // checkIdle has looked, and checkROATable for the lock
 	fsm, _ := peers.Type.Elem().Elem().FieldByName(fsmField)
 	queue, ok := fsm.Type.Elem().FieldByName(queueField)
 	if !ok || queue.Type.Kind() != reflect.Pointer {
-		return wrong("fsm." + queueField)
+		return unexpected("fsm." + queueField)
 	}
 	for name, want := range map[string]reflect.Type{
 		queueInput: reflect.TypeFor[chan any](), queueOutput: reflect.TypeFor[chan any](), queueLength: reflect.TypeFor[chan int](),
 	} {
 		if f, ok := queue.Type.Elem().FieldByName(name); !ok || f.Type != want {
-			return wrong("InfiniteChannel." + name)
+			return unexpected("InfiniteChannel." + name)
 		}
 	}
 	return nil

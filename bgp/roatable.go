@@ -1,7 +1,6 @@
 package bgp
 
 import (
-	"fmt"
 	"net"
 	"reflect"
 	"sync"
@@ -45,13 +44,10 @@ type gobgpROA struct {
 
 // checkROATable reports why this version of GoBGP is none for us.
 func checkROATable() error {
-	wrong := func(what string) error {
-		return fmt.Errorf("this GoBGP's %s is not as expected: rlr is built with a version that it was not made for", what)
-	}
 	s := reflect.TypeFor[server.BgpServer]()
 	table, ok := s.FieldByName(roaTableField)
 	if !ok || table.Type.Kind() != reflect.Pointer {
-		return wrong("BgpServer." + roaTableField)
+		return unexpected("BgpServer." + roaTableField)
 	}
 	// The names are constants, so that the linker keeps these methods and not all methods of the program.
 	add, hasAdd := table.Type.MethodByName("Add")
@@ -61,14 +57,14 @@ func checkROATable() error {
 			m.Type.In(1).Elem().ConvertibleTo(reflect.TypeFor[gobgpROA]())
 	}
 	if !hasAdd || !hasDel || !takesROA(add) || !takesROA(del) {
-		return wrong("ROATable")
+		return unexpected("ROATable")
 	}
 	shared, ok := s.FieldByName(sharedField)
 	if !ok || shared.Type.Kind() != reflect.Pointer {
-		return wrong("BgpServer." + sharedField)
+		return unexpected("BgpServer." + sharedField)
 	}
 	if mu, ok := shared.Type.Elem().FieldByName(lockField); !ok || mu.Type != reflect.TypeFor[sync.RWMutex]() {
-		return wrong("sharedData." + lockField)
+		return unexpected("sharedData." + lockField)
 	}
 	return nil
 }

@@ -24,9 +24,7 @@ What the dataplane holds of ours forwards all the time. The protocols are not af
 router is decoupled is written when it is coupled again. It stays decoupled over rlr reload, and not over a restart.`,
 		Example: "  rlr fib decouple\n  rlr fib resync\n  rlr fib couple",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usage("do what? %s", strings.Join(childNames(cmd), ", "))
-		},
+		RunE:    doWhat,
 	}
 	cmd.AddCommand(
 		fibAction(o, ctl.FIBCouple, "Write routes to the dataplane again: read it, and write what differs", ""),

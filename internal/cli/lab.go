@@ -70,9 +70,7 @@ func labCommand(o *options, l *Lab) *cobra.Command {
 own, without privileges; nothing of the host's network is touched.`,
 		Example: "  rlr lab run three-sites\n  rlr lab up three-sites && rlr -r router1 show bgp",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usage("do what? %s", strings.Join(childNames(cmd), ", "))
-		},
+		RunE:    doWhat,
 	}
 	cmd.AddCommand(labList(o, l), labRun(o, l), labUp(o, l), labDown(o, l),
 		labLink(o, l, "cut", "Drop every datagram of a link silently; its sockets stay open", l.Cut),

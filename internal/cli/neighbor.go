@@ -20,9 +20,7 @@ func neighborCommand(o *options) *cobra.Command {
 		Short:   "Add, delete, enable, disable or reset a BGP neighbour",
 		Example: "  rlr neighbor add 192.0.2.9 --as 65009 --import all --export all\n  rlr neighbor disable router2\n  rlr neighbor reset router2 soft in",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usage("do what? %s", strings.Join(childNames(cmd), ", "))
-		},
+		RunE:    doWhat,
 	}
 	reset := neighborAction(o, ctl.NeighborReset, "Close a BGP session and open it again")
 	soft := reset.Flags().Bool("soft", false, "the same as the word soft")

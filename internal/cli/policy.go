@@ -17,7 +17,7 @@ func policyCommand(o *options) *cobra.Command {
 		Short:   "Ask what policies do",
 		Example: "  rlr policy test 10.2.0.0/24 --neighbor router2",
 		Args:    cobra.NoArgs,
-		RunE:    func(*cobra.Command, []string) error { return usage("do what? test") },
+		RunE:    doWhat,
 	}
 	cmd.AddCommand(policyTestCommand(o))
 	return cmd

@@ -73,6 +73,11 @@ func showCommand(o *options) *cobra.Command {
 	return show
 }
 
+// doWhat is what a command does that only has others below it: it says which.
+func doWhat(cmd *cobra.Command, _ []string) error {
+	return usage("do what? %s", strings.Join(childNames(cmd), ", "))
+}
+
 func childNames(cmd *cobra.Command) []string {
 	var names []string
 	for _, sub := range cmd.Commands() {

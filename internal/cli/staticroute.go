@@ -20,9 +20,7 @@ func routeCommand(o *options) *cobra.Command {
 		Short:   "Add or delete a static route",
 		Example: "  rlr route add 10.9.0.0/16 via 10.1.0.9\n  rlr route del 10.9.0.0/16",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usage("do what? %s", strings.Join(childNames(cmd), ", "))
-		},
+		RunE:    doWhat,
 	}
 	cmd.AddCommand(routeAdd(o), routeDel(o))
 	return cmd

@@ -34,8 +34,7 @@ func (d *decoder) checkPolicies(c *Config) {
 		n, path := &c.BGP.Neighbors[i], join("bgp/neighbors", i)
 		d.checkExists(c, path+"/import", n.Import, n.FamilyImport)
 		d.checkExists(c, path+"/export", n.Export, n.FamilyExport)
-		n.Import, n.FamilyImport = d.checkFamilies(c, n, path+"/import", n.Import, n.FamilyImport)
-		n.Export, n.FamilyExport = d.checkFamilies(c, n, path+"/export", n.Export, n.FamilyExport)
+		d.checkDirections(c, n, path)
 		used := func(name Policy) bool {
 			for _, f := range n.Families {
 				if PolicyOf(n.Import, n.FamilyImport, f) == name || PolicyOf(n.Export, n.FamilyExport, f) == name {
@@ -48,16 +47,15 @@ func (d *decoder) checkPolicies(c *Config) {
 			d.errorPath(path+"/dn42", "dn42 describes the link for the policy dn42, which neighbor %s has neither as import nor as export; write import: dn42, export: dn42, or remove it", n.Name)
 		}
 	}
-	d.checkDynamicPolicies(c)
+	for i := range c.BGP.Dynamic {
+		d.checkDirections(c, &c.BGP.Dynamic[i].Settings, join("bgp/dynamic", i))
+	}
 }
 
-// checkDynamicPolicies is checkPolicies for the settings that dynamic neighbours get.
-func (d *decoder) checkDynamicPolicies(c *Config) {
-	for i := range c.BGP.Dynamic {
-		n, path := &c.BGP.Dynamic[i].Settings, join("bgp/dynamic", i)
-		n.Import, n.FamilyImport = d.checkFamilies(c, n, path+"/import", n.Import, n.FamilyImport)
-		n.Export, n.FamilyExport = d.checkFamilies(c, n, path+"/export", n.Export, n.FamilyExport)
-	}
+// checkDirections checks a neighbour's policies, or those that dynamic ones get.
+func (d *decoder) checkDirections(c *Config, n *Neighbor, path string) {
+	n.Import, n.FamilyImport = d.checkFamilies(c, n, path+"/import", n.Import, n.FamilyImport)
+	n.Export, n.FamilyExport = d.checkFamilies(c, n, path+"/export", n.Export, n.FamilyExport)
 }
 
 // checkFamilies checks the policies of one direction, and makes the shortest of them: one policy where all families have the
