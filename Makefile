@@ -11,6 +11,8 @@ DATAPLANE ?=
 FUZZTIME  ?= 30s
 PKG       ?= ./...
 
+# GoBGP's own races, each with its reason, are listed in .ci/race.
+export GORACE = suppressions='$(CURDIR)/.ci/race'
 # The race detector needs cgo, which Go switches off where it finds no C compiler.
 RACE   = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 REPORT = $(GO) run ./internal/testreport
