@@ -20,10 +20,6 @@ const (
 	// On VPP the router, VPP and the helpers together.
 	idleTotalPercent = 6.0
 	idleTotalPSS     = 200_000_000
-	// While VPP has a session it wakes every millisecond, and it spins from the last time before its timer wheel turns, every
-	// 10.24 ms, until it does: 5 % of a core on a quiet machine. What else the machine does makes each step dearer, so one
-	// window out of several must be good.
-	idleWindows = 8
 )
 
 // checkIdle measures a router while nothing asks it and nothing passes it but keepalives. Load, if not nil, runs meanwhile: a
@@ -39,32 +35,18 @@ func (p *play) checkIdle(ctx context.Context, router string, load func(context.C
 	if err := pause(ctx, idleSettle); err != nil {
 		return "", err
 	}
-	for window := 1; ; window++ {
-		text, onVPP, err := p.watchIdle(ctx, router)
-		switch {
-		case err == nil && window > 1:
-			return fmt.Sprintf("%s; window %d", text, window), nil
-		case err == nil || !onVPP || window == idleWindows:
-			return text, err
-		}
-	}
-}
-
-// watchIdle measures for one window.
-func (p *play) watchIdle(ctx context.Context, router string) (text string, vpp bool, err error) {
 	before, err := p.measure(ctx, router)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
 	if err := pause(ctx, idleWindow); err != nil {
-		return "", false, err
+		return "", err
 	}
 	after, err := p.measure(ctx, router)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
-	text, err = p.judgeIdle(router, before, after)
-	return text, after.vpp.pid != 0, err
+	return p.judgeIdle(router, before, after)
 }
 
 // judgeIdle records the metrics and compares them with the limits of the dataplane.

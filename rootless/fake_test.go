@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain lets the test binary be a vpp: `TESTBINARY fakevpp MODE -c DIR/startup.conf`.
@@ -40,11 +42,25 @@ func fakeVPP(mode, dir string) int {
 		fmt.Println(err)
 		return 1
 	}
+	timer := -1
+	if mode == "hasty" {
+		if timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
 	fmt.Println("listening")
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return 1
+		}
+		if mode == "hasty" {
+			every := unix.NsecToTimespec(hastyPeriod.Nanoseconds())
+			if err := unix.TimerfdSettime(timer, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
+				fmt.Println(err)
+				return 1
+			}
 		}
 		if mode != "mute" {
 			go fakeAnswer(c)

@@ -94,13 +94,7 @@ func (s Settings) Text() (string, error) {
 	section(&b, "statseg", "socket-name "+sock.Stats, "size "+mebibytes(s.Sizes.Stats), "page-size 4k")
 	section(&b, "memory", "main-heap-size "+mebibytes(s.Sizes.Heap), "main-heap-page-size 4k")
 	section(&b, "buffers", fmt.Sprintf("buffers-per-numa %d", s.Sizes.Buffers), "default data-size 2048", "page-size 4k")
-	// Without use-private-rx-mqs the session node polls for ever. With it an idle VPP of 26.06 takes 2 % of a core, and 6.5 %
-	// with sessions, which no setting changes. The main loop has a wheel of timers that turns once in 10.24 ms, and rounds its
-	// sleep before each turn down to whole milliseconds (vlib_file_poll in src/vlib/file.c): it polls for the rest. A thread with
-	// sessions or listeners wakes up 1,000 times a second for TCP's timers (session_wrk_tfd_timeout in
-	// src/vnet/session/session_node.c), which cuts that sleep anew each time, so that the rest is half a millisecond of each 10.24.
-	// With `cpu { workers 1 }` the two are in two threads, and take 2.0 and 1.3 %; but each route that is deleted then waits for
-	// the worker's next loop (vlib_worker_wait_one_loop), which sleeps for up to 10 ms: a hundred routes a second.
+	// Without use-private-rx-mqs the session node polls for ever. What an idle VPP takes with it is in calm.go.
 	section(&b, "session", "enable", "use-app-socket-api", "use-private-rx-mqs",
 		"v4-session-table-buckets 1024", "v4-session-table-memory 16M", "v4-halfopen-table-buckets 256", "v4-halfopen-table-memory 4M",
 		"v6-session-table-buckets 1024", "v6-session-table-memory 16M", "v6-halfopen-table-buckets 256", "v6-halfopen-table-memory 4M",
