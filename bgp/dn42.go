@@ -12,7 +12,7 @@ import (
 
 // DN42 is what the policy must know of us.
 type DN42 struct {
-	Own     []netip.Prefix // ours: nobody else announces them to us, nor parts of them
+	Own     []netip.Prefix // ours: nobody else announces them to us, nor parts of them; those outside of DN42's networks do not count
 	Region  uint16         // a community of own routes, 41 to 57; 0: none
 	Country uint16         // likewise, 1000 and a number of ISO 3166-1; 0: none
 }
@@ -89,10 +89,13 @@ var dn42Networks = func() (l []PrefixRange) {
 	return l
 }()
 
-// orLonger are prefixes and all parts of them.
-func orLonger(prefixes []netip.Prefix) (l []PrefixRange) {
-	for _, p := range prefixes {
-		l = append(l, PrefixRange{p, p.Bits(), p.Addr().BitLen()})
+// ours are those of our own prefixes that are DN42's, and all parts of them. A default route that we announce to others does not
+// make the whole of DN42 ours.
+func (d DN42) ours() (l []PrefixRange) {
+	for _, p := range d.Own {
+		if slices.ContainsFunc(dn42Networks, func(r PrefixRange) bool { return r.Prefix.Bits() <= p.Bits() && r.Prefix.Contains(p.Addr()) }) {
+			l = append(l, PrefixRange{p, p.Bits(), p.Addr().BitLen()})
+		}
 	}
 	return l
 }
@@ -114,9 +117,10 @@ func dn42Rules(c *Config, l DN42Link, d direction) []*Rule {
 		Action: Reject,
 	})
 	if d == importing {
-		add(len(c.DN42.Own) > 0, Rule{
+		ours := c.DN42.ours()
+		add(len(ours) > 0, Rule{
 			Name:   "own prefix",
-			Match:  Match{Prefixes: orLonger(c.DN42.Own), Words: map[string]string{"prefix": "our own prefixes"}},
+			Match:  Match{Prefixes: ours, Words: map[string]string{"prefix": "our own prefixes"}},
 			Action: Reject,
 		})
 		// RFC 7999 §3.2: whoever takes such a route keeps it to himself.

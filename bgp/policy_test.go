@@ -89,7 +89,10 @@ func (c *Config) neighbor(name string) *Neighbor {
 func TestDN42(t *testing.T) {
 	r1, from, to := policyPair(t, func(c *Config) {
 		c.ROA = ROADropInvalid
-		c.DN42 = DN42{Own: []netip.Prefix{netip.MustParsePrefix("172.20.1.0/24"), netip.MustParsePrefix("fd01::/48")}, Region: 41, Country: 1276}
+		// The default route is for somebody else than DN42.
+		c.DN42 = DN42{Own: []netip.Prefix{
+			netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("172.20.1.0/24"), netip.MustParsePrefix("fd01::/48"),
+		}, Region: 41, Country: 1276}
 		c.neighbor("extll").Import, c.neighbor("extll").DN42 = PolicyDN42, DN42Link{Latency: 3, Bandwidth: 24, Crypto: 34}
 		c.neighbor("ext6").Export, c.neighbor("ext6").DN42 = PolicyDN42, DN42Link{Latency: 2, Bandwidth: 25, Crypto: 33}
 	})

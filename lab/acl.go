@@ -46,19 +46,13 @@ const (
 	aclArrive              = 5 * time.Second
 )
 
-// aclRules are a node's ACLs, by name, in the order of the file.
-type aclRules struct {
-	name  string
-	rules []string
-}
-
-func no8080(port int, more ...string) aclRules {
+func no8080(port int, more ...string) ruleList {
 	rules := append([]string{fmt.Sprintf("{action: deny, protocol: tcp, destination-port: %d}", port)}, more...)
-	return aclRules{"no8080", append(rules, "{action: permit}")}
+	return ruleList{"no8080", append(rules, "{action: permit}")}
 }
 
 func aclNetwork(sabotage string) network {
-	denied, transit, leak := no8080(8080), []string{builtinACL}, []aclRules(nil)
+	denied, transit, leak := no8080(8080), []string{builtinACL}, []ruleList(nil)
 	closed := []string{"{action: permit, protocol: icmp6, icmp-type: 135-136}"}
 	switch sabotage {
 	case "denied":
@@ -66,7 +60,7 @@ func aclNetwork(sabotage string) network {
 	case "reflect":
 		closed = append(closed, "{action: permit, protocol: udp, source-port: 9999}")
 	case "transit":
-		leak = []aclRules{{"leak", []string{"{action: permit, source: 198.51.100.0/24}", "{action: permit, destination: 198.51.100.0/24}"}}}
+		leak = []ruleList{{"leak", []string{"{action: permit, source: 198.51.100.0/24}", "{action: permit, destination: 198.51.100.0/24}"}}}
 		transit = []string{"leak", builtinACL}
 	}
 	tun := func(address4, address6 string) iface {
@@ -76,19 +70,19 @@ func aclNetwork(sabotage string) network {
 		return iface{name: fmt.Sprintf("lan%d", n), cable: fmt.Sprintf("lan%d", n), role: "master", addresses: []string{loop4(n) + "/24", loop6(n) + "/64"}}
 	}
 	router1 := node{
-		name: "router1", interfaces: []iface{lan(1), tun("172.20.12.1", "fd42:12::1")}, acls: append([]aclRules{denied}, leak...),
+		name: "router1", interfaces: []iface{lan(1), tun("172.20.12.1", "fd42:12::1")}, acls: append([]ruleList{denied}, leak...),
 		static: []static{{prefix: net4(2), via: "172.20.12.2"}, {prefix: net6(2), via: "fd42:12::2"}, {prefix: aclOutsideNet, via: "172.20.12.2"}},
 	}
 	router1.iface("lan1").aclIn = []string{"no8080"}
 	router2 := node{
 		name: "router2", interfaces: []iface{lan(2), tun("172.20.12.2", "fd42:12::2")},
-		acls:   append([]aclRules{{"asked", []string{"{action: reflect}"}}, {"closed", closed}}, leak...),
+		acls:   append([]ruleList{{"asked", []string{"{action: reflect}"}}, {"closed", closed}}, leak...),
 		static: []static{{prefix: net4(1), via: "172.20.12.1"}, {prefix: net6(1), via: "fd42:12::1"}, {prefix: aclOutsideNet, via: aclServer4}},
 		direct: sabotage == "processes-unprivileged",
 	}
 	router2.iface("lan2").aclIn, router2.iface("lan2").aclOut = []string{"closed"}, []string{"asked"}
 	if sabotage == "applied" {
-		router1.acls = append(router1.acls, aclRules{"idle", []string{"{action: deny}"}})
+		router1.acls = append(router1.acls, ruleList{"idle", []string{"{action: deny}"}})
 	}
 	return network{nodes: []node{router1, router2}}
 }
@@ -151,7 +145,7 @@ func (p *play) acls(ctx context.Context, router string) (rows []ctl.ACL, err err
 }
 
 func judgeApplied(n node, rows []ctl.ACL) error {
-	wanted := append(slices.Clone(n.acls), aclRules{name: builtinACL})
+	wanted := append(slices.Clone(n.acls), ruleList{name: builtinACL})
 	if len(rows) != len(wanted) {
 		return fmt.Errorf("%d ACLs instead of %d", len(rows), len(wanted))
 	}

@@ -229,10 +229,13 @@ func TestLinkLocal(t *testing.T) {
 	})
 }
 
-func TestACL(t *testing.T) {
+func TestACL(t *testing.T)  { passes(t, "acl") }
+func TestDN42(t *testing.T) { passes(t, "dn42") }
+
+func passes(t *testing.T, scenario string) {
 	eachDataplane(t, func(t *testing.T, kind string) {
 		runtime := filepath.Join(shortDir(t), "rlr")
-		p := newClone(t, runtime).play(t, "acl", "--dataplane", kind)
+		p := newClone(t, runtime).play(t, scenario, "--dataplane", kind)
 		wantPassed(t, p, 60*time.Second)
 		wantDataplane(t, p, kind)
 		nothingLeft(t, runtime)

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 // network is a topology: what is to be written into the configurations. Addresses are strings as they stand there.
 type network struct {
 	nodes []node
+	files map[string]string // beside the configurations: name and content
 }
 
 // node is a router or a server.
@@ -21,10 +23,13 @@ type node struct {
 	originate  []string
 	announce   []string // interfaces whose connected routes are announced
 	neighbors  []neighbor
-	acls       []aclRules
-	direct     bool // sabotage: started without a session of its own and without giving up privileges
-	learn      bool // announces what others put into its dataplane
-	breakable  bool // its VPP is started by a script, which can be told to fail
+	acls       []ruleList
+	policies   []ruleList
+	roa        string // the section, as a mapping; "" is none
+	dn42       string // bgp.dn42, likewise
+	direct     bool   // sabotage: started without a session of its own and without giving up privileges
+	learn      bool   // announces what others put into its dataplane
+	breakable  bool   // its VPP is started by a script, which can be told to fail
 }
 
 // iface is one of loopback, cable or tunnel.
@@ -44,7 +49,14 @@ type iface struct {
 type static struct {
 	prefix    string
 	via       string // address; "" with blackhole
+	iface     string // for a link-local address
 	blackhole bool
+}
+
+// ruleList is an ACL or a policy: its name, and its rules in their order.
+type ruleList struct {
+	name  string
+	rules []string
 }
 
 type neighbor struct {
@@ -56,6 +68,8 @@ type neighbor struct {
 	families string // "" is what the address says
 	passive  bool   // waits for the other side's connection
 	graceful string // graceful-restart; "" is the default
+	in, out  string // policies; "" is all
+	dn42     string // what the link is like, as a mapping
 }
 
 // tunnelMTU is WireGuard's usual one: 1500 bytes less IPv6, UDP and WireGuard.
@@ -155,29 +169,40 @@ func (n node) render(dataplane string, wg map[end]wireguard) []byte {
 	for _, i := range n.interfaces {
 		i.render(line, wg[end{n.name, i.name}])
 	}
-	if len(n.acls) > 0 {
-		line("acl:")
-	}
-	for _, a := range n.acls {
-		line("  %s:", a.name)
-		for _, r := range a.rules {
-			line("    - %s", r)
-		}
-	}
+	renderRules(line, "acl", n.acls)
+	renderRules(line, "policies", n.policies)
 	if len(n.static) > 0 {
 		line("static:")
 	}
 	for _, s := range n.static {
-		if s.blackhole {
+		switch {
+		case s.blackhole:
 			line("  - {prefix: %s, blackhole: true}", quoted(s.prefix))
-		} else {
+		case s.iface != "":
+			line("  - {prefix: %s, via: [{address: %s, interface: %s}]}", quoted(s.prefix), quoted(s.via), s.iface)
+		default:
 			line("  - {prefix: %s, via: [{address: %s}]}", quoted(s.prefix), quoted(s.via))
 		}
+	}
+	if n.roa != "" {
+		line("roa: %s", n.roa)
 	}
 	if n.as != 0 {
 		n.renderBGP(line)
 	}
 	return []byte(b.String())
+}
+
+func renderRules(line func(string, ...any), section string, lists []ruleList) {
+	if len(lists) > 0 {
+		line("%s:", section)
+	}
+	for _, l := range lists {
+		line("  %s:", l.name)
+		for _, r := range l.rules {
+			line("    - %s", r)
+		}
+	}
 }
 
 func (i iface) render(line func(string, ...any), wg wireguard) {
@@ -225,6 +250,9 @@ func (n node) renderBGP(line func(string, ...any)) {
 	if len(from) > 0 {
 		line("  redistribute: {%s}", strings.Join(from, ", "))
 	}
+	if n.dn42 != "" {
+		line("  dn42: %s", n.dn42)
+	}
 	line("  neighbors:")
 	for _, p := range n.neighbors {
 		text := fmt.Sprintf("name: %s, address: %s", p.name, quoted(p.address))
@@ -241,7 +269,10 @@ func (n node) renderBGP(line func(string, ...any)) {
 		if p.graceful != "" {
 			text += ", graceful-restart: " + p.graceful
 		}
-		line("    - {%s, import: all, export: all}", text)
+		if p.dn42 != "" {
+			text += ", dn42: " + p.dn42
+		}
+		line("    - {%s, import: %s, export: %s}", text, cmp.Or(p.in, "all"), cmp.Or(p.out, "all"))
 	}
 }
 

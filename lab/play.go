@@ -158,6 +158,11 @@ func (p *play) writeConfigs(tunnels []tunnel) error {
 		}
 	}
 	p.wg = wg
+	for name, content := range p.net.files {
+		if err := p.writeFile(name, []byte(content)); err != nil {
+			return err
+		}
+	}
 	for _, n := range p.net.nodes {
 		if err := p.writeConfig(n); err != nil {
 			return err
@@ -168,8 +173,13 @@ func (p *play) writeConfigs(tunnels []tunnel) error {
 
 // writeConfig writes a node's YAML file, or replaces it as a whole.
 func (p *play) writeConfig(n node) error {
-	path := p.place.config(n.name)
-	if err := os.WriteFile(path+".new", n.render(p.opt.Dataplane, p.wg), 0o600); err != nil {
+	return p.writeFile(filepath.Base(p.place.config(n.name)), n.render(p.opt.Dataplane, p.wg))
+}
+
+// writeFile writes a file beside the configurations, or replaces it as a whole.
+func (p *play) writeFile(name string, content []byte) error {
+	path := filepath.Join(p.place.dir, "etc", name)
+	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {

@@ -149,6 +149,7 @@ var metricTexts = []struct {
 	{"helpers_pss_bytes", "PSS of its helpers", megabytes},
 	{"total_cpu_percent", "CPU of all of these", percent},
 	{"total_pss_bytes", "PSS of all of these", megabytes},
+	{"roa_flip_ms", "change of a ROA to its route, worst", seconds},
 	{"reconnect_median_ms", "reset to Established, median", seconds},
 	{"reconnect_worst_ms", "reset to Established, worst", seconds},
 	{"helper_back_ms", "death of a helper to sessions, worst", seconds},
