@@ -201,9 +201,9 @@ func (s *session) holdTimerExpired() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case !s.confirmed.Load() || !s.terms.forced:
+	case !s.confirmed.Load() || !s.terms.forced || s.graceful:
 		return nil
-	case s.terms.longLived && len(s.terms.kept) > 0:
+	case s.terms.longLived && len(s.terms.kept) > 0 && !s.lost && !s.ceased:
 		s.graceful = true
 		return nil
 	}

@@ -181,7 +181,7 @@ func (s *session) Read(b []byte) (int, error) {
 			}
 			end = s.nextLocked()
 		}
-		w, n := s.chosen, 0
+		w, n, over := s.chosen, 0, s.overLocked()
 		if end == nil {
 			n = copy(b, s.prefix)
 		}
@@ -194,7 +194,9 @@ func (s *session) Read(b []byte) (int, error) {
 		s.mu.Unlock()
 		if end != nil {
 			s.finish(w, end)
-			return 0, s.lose(io.EOF, true)
+		}
+		if end != nil || over {
+			return 0, s.lose(io.EOF, end != nil)
 		}
 		if s.block == nil {
 			s.block = make([]byte, blockLen)
@@ -210,12 +212,14 @@ func (s *session) Read(b []byte) (int, error) {
 			s.mu.Unlock()
 			continue // an error will come again
 		}
-		if s.readBy.IsZero() && errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = w.conn.SetReadDeadline(time.Time{}) // it was pretend's
+		if s.readBy.IsZero() && errors.Is(err, os.ErrDeadlineExceeded) { // not GoBGP's
+			if !s.overLocked() { // it was pretend's
+				_ = w.conn.SetReadDeadline(time.Time{})
+			}
 			s.mu.Unlock()
 			continue
 		}
-		over := err != nil && !errors.Is(err, os.ErrDeadlineExceeded) // GoBGP ends its own reads by a deadline
+		over = err != nil && !errors.Is(err, os.ErrDeadlineExceeded) // GoBGP ends its own reads by a deadline
 		if over {
 			s.setCauseLocked(connErrorText(err))
 		}
@@ -320,9 +324,7 @@ func (s *session) lose(err error, notice bool) error {
 	if closed || !s.confirmed.Load() || !s.watch.sessionLost(must) {
 		return err
 	}
-	t := time.NewTimer(writeWait)
-	defer t.Stop()
-	for {
+	for { // for as long as GoBGP takes: it has the order, and an error that overtakes it would mean a graceful restart
 		s.mu.Lock()
 		told := !s.readBy.IsZero()
 		s.mu.Unlock()
@@ -333,8 +335,6 @@ func (s *session) lose(err error, notice bool) error {
 		case <-s.ended:
 			return err
 		case <-s.kick:
-		case <-t.C:
-			return err
 		}
 	}
 }
@@ -405,12 +405,16 @@ func (s *session) lastUpdateAt() time.Time {
 // Write implements net.Conn. GoBGP writes whole messages; the first is its OPEN.
 func (s *session) Write(b []byte) (int, error) {
 	s.mu.Lock()
-	heard, lost := s.chosen != nil || len(s.wires) > 0, s.lost
+	heard, lost := s.chosen != nil || len(s.wires) > 0, s.lost || s.ceased
 	s.mu.Unlock()
-	if lost {
+	notice := len(b) > headerLen && b[18] == bgp.BGP_MSG_NOTIFICATION
+	expired := notice && b[headerLen] == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED
+	switch {
+	case lost && expired:
+		return len(b), s.holdTimerExpired()
+	case lost:
 		return len(b), nil // GoBGP learns it from its reader
 	}
-	notice := len(b) > headerLen && b[18] == bgp.BGP_MSG_NOTIFICATION
 	if heard && notice {
 		s.setCause(s.watch.sessionNotice(true, b[headerLen:]))
 	}
@@ -447,7 +451,7 @@ func (s *session) Write(b []byte) (int, error) {
 		w.wmu.Unlock()
 		if err == nil {
 			n = len(b)
-			if notice && b[headerLen] == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED {
+			if expired {
 				err = s.holdTimerExpired()
 			}
 			return n, err
@@ -494,27 +498,24 @@ func (s *session) probe() {
 	}
 }
 
-// cease ends the session with a NOTIFICATION of ours; GoBGP finds it closed. local is what the operator reads.
+// cease ends the session with a NOTIFICATION of ours; GoBGP's reader finds it ended. local is what the operator reads.
 func (s *session) cease(work *sync.WaitGroup, subcode uint8, data []byte, local string) {
 	s.setCause(local)
 	s.mu.Lock()
 	wires, chosen := slices.Clone(s.wires), s.chosen
+	first := chosen == nil || chosen.hold()
+	if first { // before the peer can close the connection for it
+		s.ceased = chosen != nil && s.terms.forced && s.confirmed.Load()
+		if !s.ceased { // else lose sees to it
+			s.endLocked()
+		}
+	}
 	s.mu.Unlock()
 	for _, w := range wires {
 		w.refuse(work, bgp.BGP_ERROR_CEASE, subcode, data)
 	}
-	if chosen != nil {
-		_ = chosen.send(notification(bgp.BGP_ERROR_CEASE, subcode, data)) // the peer may be gone, and then needs none
-	}
-	s.mu.Lock()
-	s.ceased = chosen != nil && s.terms.forced && s.confirmed.Load()
-	ceased := s.ceased
-	s.mu.Unlock()
-	if chosen != nil {
-		chosen.part(work)
-	}
-	if !ceased { // else lose sees to the rest
-		s.hangUp()
+	if chosen != nil && first {
+		chosen.part(work, notification(bgp.BGP_ERROR_CEASE, subcode, data))
 	}
 }
 
@@ -525,6 +526,16 @@ func (s *session) hangUp() {
 	s.endLocked()
 	if s.chosen != nil {
 		s.chosen.close()
+	}
+}
+
+// overLocked reports whether we have ended the session: GoBGP is to read no more.
+func (s *session) overLocked() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return s.ceased
 	}
 }
 

@@ -31,8 +31,9 @@ type wire struct {
 	extra   []byte        // what came after the first message; the reader's until reading is closed
 	reading chan struct{} // closed when the reader has ended
 
-	cmu   sync.Mutex
-	letGo chan struct{} // made by part, closed by close; nil: not parting
+	cmu     sync.Mutex
+	parting bool          // part closes the connection
+	letGo   chan struct{} // closed by close
 }
 
 const (
@@ -45,7 +46,7 @@ const (
 )
 
 func newWire(conn net.Conn, dialed bool) *wire {
-	return &wire{conn: conn, dialed: dialed, local: addrOf(conn.LocalAddr()), reading: make(chan struct{})}
+	return &wire{conn: conn, dialed: dialed, local: addrOf(conn.LocalAddr()), reading: make(chan struct{}), letGo: make(chan struct{})}
 }
 
 // read waits for the peer's first message and reports it to opened, once. Then it looks whether the peer gives the connection
@@ -134,18 +135,21 @@ func (w *wire) refuse(work *sync.WaitGroup, code, subcode uint8, data []byte) {
 	})
 }
 
-// part ends a connection that GoBGP has and that a NOTIFICATION was sent on. The stack has that still to send, and where the
-// router ends, what carries its packets ends soon after: so the connection stays until the peer has closed it too, for a while.
-// GoBGP's reader finds that out, and work does when GoBGP has closed it before.
-func (w *wire) part(work *sync.WaitGroup) {
-	letGo := make(chan struct{})
+// hold makes close leave the connection to part, which must follow. It reports whether it is the first to do so.
+func (w *wire) hold() bool {
 	w.cmu.Lock()
-	if w.letGo != nil {
-		w.cmu.Unlock()
-		return
-	}
-	w.letGo = letGo
-	w.cmu.Unlock()
+	defer w.cmu.Unlock()
+	first := !w.parting
+	w.parting = true
+	return first
+}
+
+// part ends a connection that GoBGP has with a NOTIFICATION, and wakes GoBGP's reader. The stack has that message still to send,
+// and where the router ends, what carries its packets ends soon after: so the connection stays until the peer has closed it too,
+// for a while, in a goroutine of work, which reads what still comes once GoBGP reads no more.
+func (w *wire) part(work *sync.WaitGroup, notification []byte) {
+	_ = w.conn.SetReadDeadline(time.Now())
+	_ = w.send(notification) // the peer may be gone, and then needs none
 	half, ok := w.conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		_ = w.conn.Close()
@@ -156,7 +160,7 @@ func (w *wire) part(work *sync.WaitGroup) {
 		t := time.NewTimer(time.Until(until))
 		defer t.Stop()
 		select {
-		case <-letGo:
+		case <-w.letGo:
 			_ = w.conn.SetReadDeadline(until)
 			_, _ = io.Copy(io.Discard, w.conn) // any end will do
 		case <-t.C:
@@ -167,16 +171,13 @@ func (w *wire) part(work *sync.WaitGroup) {
 
 func (w *wire) close() {
 	w.cmu.Lock()
-	letGo := w.letGo
-	if letGo != nil {
-		select {
-		case <-letGo:
-		default:
-			close(letGo)
-		}
+	defer w.cmu.Unlock()
+	select {
+	case <-w.letGo:
+	default:
+		close(w.letGo)
 	}
-	w.cmu.Unlock()
-	if letGo == nil {
+	if !w.parting {
 		_ = w.conn.Close()
 	}
 }
