@@ -202,13 +202,29 @@ func (p *play) checkFIB(ctx context.Context) (string, error) {
 	return "routes that agree: " + strings.Join(done, ", "), nil
 }
 
-// pingOnce sends three pings.
-func (p *play) pingOnce(ctx context.Context, from, target string, ttl int, args ...string) (pingReport, error) {
-	var r pingReport
+// meddle makes a router's dataplane drop what is for a prefix, behind the router's back: a sabotage.
+func (p *play) meddle(ctx context.Context, router, prefix string) error {
+	if _, err := p.rlr(ctx, router, "vppctl", "ip", "route", "add", prefix, "via", "drop"); err != nil {
+		return fmt.Errorf("sabotage: %w", err)
+	}
+	return nil
+}
+
+// ping sends three pings, and reports what came of them, also when none was answered.
+func (p *play) ping(ctx context.Context, from, target string, args ...string) (r pingReport, err error) {
 	words := append([]string{"ping", target, "-c", "3", "-i", "100ms", "-W", "1s"}, args...)
 	out, err := p.rlr(ctx, from, words...)
 	if jerr := json.Unmarshal(out, &r); jerr != nil {
 		return r, errors.Join(err, jerr)
+	}
+	return r, nil
+}
+
+// pingOnce sends three pings, which all must be answered.
+func (p *play) pingOnce(ctx context.Context, from, target string, ttl int, args ...string) (pingReport, error) {
+	r, err := p.ping(ctx, from, target, args...)
+	if err != nil {
+		return r, err
 	}
 	if err := r.repliesWith(target, ttl); err != nil {
 		return r, fmt.Errorf("%s to %s: %w", from, target, err)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -74,8 +73,25 @@ const (
 	dn42Flip     = 5 * time.Second
 )
 
-func dn42Region(n int) string  { return fmt.Sprintf("64511:%d", 40+n) }
-func dn42Country(n int) string { return fmt.Sprintf("64511:%d", 1000+100*n) }
+// Of router n.
+func dn42Region(n int) int  { return 40 + n }
+func dn42Country(n int) int { return 1000 + 100*n }
+
+// dn42LinkLocal is the address of router n on all its tunnels.
+func dn42LinkLocal(n int) string {
+	if n == 1 {
+		return "fe80::1"
+	}
+	return fmt.Sprintf("fe80::%d:1", n)
+}
+
+// dn42Communities are DN42's with these numbers.
+func dn42Communities(numbers ...int) (out []string) {
+	for _, n := range numbers {
+		out = append(out, fmt.Sprintf("64511:%d", n))
+	}
+	return out
+}
 
 // dn42Evil is what router5 announces beside its own networks. Comments say why it must not pass.
 var dn42Evil = []string{
@@ -114,20 +130,13 @@ func dn42Network(sabotage string) network {
 	for n := 1; n <= 5; n++ {
 		node := linkLocalNode(n)
 		node.roa = fmt.Sprintf("{files: [%s], policy: drop-invalid}", dn42ROAs)
-		node.dn42 = fmt.Sprintf("{region: %d, country: %d}", 40+n, 1000+100*n)
+		node.dn42 = fmt.Sprintf("{region: %d, country: %d}", dn42Region(n), dn42Country(n))
 		net.nodes = append(net.nodes, node)
 	}
 	for _, l := range dn42Links {
 		for _, side := range [][2]int{{l.a, l.b}, {l.b, l.a}} {
 			n := net.node(siteNode("router", side[0]))
-			mine, theirs := "fe80::1", fmt.Sprintf("fe80::%d:1", side[1])
-			if side[0] != 1 {
-				mine = fmt.Sprintf("fe80::%d:1", side[0])
-			}
-			if side[1] == 1 {
-				theirs = "fe80::1"
-			}
-			joinLinkLocal(n, l.tunnel(), mine, theirs, side[1])
+			joinLinkLocal(n, l.tunnel(), dn42LinkLocal(side[0]), dn42LinkLocal(side[1]), side[1])
 			tunnel, peer := n.iface(l.tunnel()), n.neighbor(siteNode("router", side[1]))
 			tunnel.aclIn, tunnel.aclOut = []string{builtinACL}, []string{builtinACL}
 			peer.in, peer.out, peer.dn42 = "dn42", "dn42", l.text(sabotage)
@@ -138,10 +147,8 @@ func dn42Network(sabotage string) network {
 	// router1 announces a network of the Internet and two addresses, to whomever. DN42 must not see them.
 	router1.interfaces = append(router1.interfaces, iface{name: "inet0", loopback: true, addresses: []string{dn42Inet4 + "/32", dn42Inet6 + "/128"}})
 	router1.announce = append(router1.announce, "inet0")
-	router1.originate = append(router1.originate, dn42InetNet)
-	router1.static = append(router1.static, static{prefix: dn42InetNet, blackhole: true})
-	router4.originate = append(router4.originate, dn42Spare)
-	router4.static = append(router4.static, static{prefix: dn42Spare, blackhole: true})
+	router1.anchor(dn42InetNet)
+	router4.anchor(dn42Spare)
 	hostileNode(router5)
 	switch sabotage {
 	case "processes-unprivileged":
@@ -153,8 +160,7 @@ func dn42Network(sabotage string) network {
 	case "exports":
 		router1.neighbor("router5").out = "all"
 	case "routes":
-		router4.originate = append(router4.originate, "fd42:44::/48")
-		router4.static = append(router4.static, static{prefix: "fd42:44::/48", blackhole: true})
+		router4.anchor("fd42:44::/48")
 	case "pings":
 		router4.static = append(router4.static, static{prefix: loop4(5) + "/32", blackhole: true})
 	case "transit":
@@ -170,10 +176,7 @@ func dn42Network(sabotage string) network {
 // hostileNode makes a router announce all evil, praise its routes, filter nothing, and send the Internet's packets to router1.
 func hostileNode(n *node) {
 	n.roa, n.dn42 = "", ""
-	n.originate = append(n.originate, dn42Evil...)
-	for _, p := range dn42Evil {
-		n.static = append(n.static, static{prefix: p, blackhole: true})
-	}
+	n.anchor(dn42Evil...)
 	n.policies = []ruleList{{"praise", []string{`{set: {communities: {replace: ["64511:1", "64511:25", "64511:36"]}}, action: accept}`}}}
 	peer := n.neighbor("router1")
 	peer.in, peer.out, peer.dn42 = "all", "praise", ""
@@ -196,7 +199,6 @@ func dn42Registered(without int) []string {
 			list = append(list, net4(n), net6(n))
 		}
 	}
-	slices.Sort(list)
 	return list
 }
 
@@ -207,8 +209,8 @@ func dn42Story(ctx context.Context, p *play) error {
 	p.check(ctx, "exports", p.checkExports)
 	p.check(ctx, "communities", p.checkCommunities)
 	if p.opt.Sabotage == "fib-agrees" {
-		if _, err := p.rlr(ctx, "router3", "vppctl", "ip", "route", "add", dn42Spare, "via", "drop"); err != nil {
-			return fmt.Errorf("sabotage: %w", err)
+		if err := p.meddle(ctx, "router3", dn42Spare); err != nil {
+			return err
 		}
 	}
 	together(
@@ -237,7 +239,7 @@ func (p *play) learned(ctx context.Context, router, neighbor string) (map[string
 	return got, nil
 }
 
-// samePrefixes compares prefixes with what they should be, sorted.
+// samePrefixes compares prefixes with what they should be.
 func samePrefixes(got map[string][]ctl.Path, want []string) error {
 	var more, less []string
 	for prefix := range got {
@@ -288,13 +290,12 @@ func (p *play) checkImports(ctx context.Context) (string, error) {
 	own := []string{net4(5), net6(5)}
 	announced := uint64(len(dn42Evil) + len(own))
 	err := until(ctx, convergeLimit, func() error {
-		var rows []ctl.BGPSession
-		if err := p.ask(ctx, &rows, "router1", "show", "bgp"); err != nil {
+		sessions, err := p.sessionRows(ctx)
+		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(rows, func(b ctl.BGPSession) bool { return b.Name == "router5" })
-		if i < 0 || rows[i].Received < announced {
-			return fmt.Errorf("router5 has not announced all of its %d prefixes yet: %+v", announced, rows)
+		if n := sessions["router5"].Received; n < announced {
+			return fmt.Errorf("router5 has announced %d of its %d prefixes", n, announced)
 		}
 		got, err := p.learned(ctx, "router1", "router5")
 		if err != nil {
@@ -324,7 +325,7 @@ func worst(links ...dn42Link) []string {
 	for _, l := range links[1:] {
 		w.latency, w.bandwidth, w.crypto = max(w.latency, l.latency), min(w.bandwidth, l.bandwidth), min(w.crypto, l.crypto)
 	}
-	return []string{fmt.Sprintf("64511:%d", w.latency), fmt.Sprintf("64511:%d", w.bandwidth), fmt.Sprintf("64511:%d", w.crypto)}
+	return dn42Communities(w.latency, w.bandwidth, w.crypto)
 }
 
 func (p *play) checkCommunities(ctx context.Context) (string, error) {
@@ -355,7 +356,7 @@ func (p *play) checkCommunities(ctx context.Context) (string, error) {
 		}
 		want := worst(links...)
 		if w.origin != 0 {
-			want = append(want, dn42Region(w.origin), dn42Country(w.origin))
+			want = append(want, dn42Communities(dn42Region(w.origin), dn42Country(w.origin))...)
 		}
 		slices.Sort(want)
 		at, from := siteNode("router", w.at), siteNode("router", w.from)
@@ -402,10 +403,9 @@ func (p *play) checkNoTransit(ctx context.Context) (string, error) {
 	}
 	sent := uint64(0)
 	for _, w := range []struct{ to, from string }{{dn42Inet4, loop4(5)}, {dn42Inet6, loop6(5)}, {loop4(1), dn42Hostile4}} {
-		var r pingReport
-		out, err := p.rlr(ctx, "router5", "ping", w.to, "-S", w.from, "-c", "3", "-i", "100ms", "-W", "500ms")
-		if jerr := json.Unmarshal(out, &r); jerr != nil {
-			return "", errors.Join(err, jerr)
+		r, err := p.ping(ctx, "router5", w.to, "-S", w.from)
+		if err != nil {
+			return "", err
 		}
 		if r.Summary.Received > 0 || r.Summary.Sent != 3 {
 			return "", fmt.Errorf("%d of %d pings from %s were answered by %s", r.Summary.Received, r.Summary.Sent, w.from, w.to)
@@ -422,22 +422,9 @@ func (p *play) checkNoTransit(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d packets sent, %d dropped by router1's ACL %s", sent, sent, builtinACL), err
 }
 
-// dn42Sessions are the flaps and uptimes of router1's sessions.
-func (p *play) dn42Sessions(ctx context.Context) (map[string]ctl.BGPSession, error) {
-	var rows []ctl.BGPSession
-	if err := p.ask(ctx, &rows, "router1", "show", "bgp"); err != nil {
-		return nil, err
-	}
-	got := make(map[string]ctl.BGPSession)
-	for _, b := range rows {
-		got[b.Name] = b
-	}
-	return got, nil
-}
-
 // checkROAFlip gives router4's second network to another AS, and back.
 func (p *play) checkROAFlip(ctx context.Context) (string, error) {
-	before, err := p.dn42Sessions(ctx)
+	before, err := p.sessionRows(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -446,7 +433,7 @@ func (p *play) checkROAFlip(ctx context.Context) (string, error) {
 		as   uint32
 		with bool
 	}{{llAS(3), false}, {llAS(4), true}} {
-		if err := p.writeFile(dn42ROAs, []byte(dn42ROA(w.as))); err != nil {
+		if err := writeFile(p.place.etc(dn42ROAs), []byte(dn42ROA(w.as))); err != nil {
 			return "", err
 		}
 		changed := time.Now()
@@ -462,7 +449,7 @@ func (p *play) checkROAFlip(ctx context.Context) (string, error) {
 		took = append(took, time.Since(changed))
 	}
 	p.metric("roa_flip_ms", float64(max(took[0], took[1]).Milliseconds()))
-	after, err := p.dn42Sessions(ctx)
+	after, err := p.sessionRows(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -77,12 +77,12 @@ func linkLocalNetwork(sabotage string) network {
 
 // linkLocalNode is router N with its nets and its loopback, and no link yet.
 func linkLocalNode(n int) node {
-	return node{
-		name: siteNode("router", n), id: loop4(n), as: llAS(n), originate: []string{net4(n), net6(n)}, announce: []string{"dum0"},
+	router := node{
+		name: siteNode("router", n), id: loop4(n), as: llAS(n), announce: []string{"dum0"},
 		interfaces: []iface{{name: "dum0", loopback: true, addresses: []string{loop4(n) + "/32", loop6(n) + "/128"}}},
-		// What is originated needs an end: without these, packets to the rest of the nets would wander between routers.
-		static: []static{{prefix: net4(n), blackhole: true}, {prefix: net6(n), blackhole: true}},
 	}
+	router.anchor(net4(n), net6(n))
+	return router
 }
 
 func joinLinkLocal(n *node, tunnel, mine, theirs string, peer int) {
@@ -106,8 +106,8 @@ func linkLocalStory(ctx context.Context, p *play) error {
 		},
 	)
 	if p.opt.Sabotage == "fib-agrees" {
-		if _, err := p.rlr(ctx, "router3", "vppctl", "ip", "route", "add", net4(2), "via", "drop"); err != nil {
-			return fmt.Errorf("sabotage: %w", err)
+		if err := p.meddle(ctx, "router3", net4(2)); err != nil {
+			return err
 		}
 	}
 	together(

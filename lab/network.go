@@ -98,6 +98,14 @@ func (n network) node(name string) *node {
 	return nil
 }
 
+// anchor announces networks, each with an end: without it, packets to what is unused of them would wander between routers.
+func (n *node) anchor(networks ...string) {
+	for _, p := range networks {
+		n.originate = append(n.originate, p)
+		n.static = append(n.static, static{prefix: p, blackhole: true})
+	}
+}
+
 func (n *node) iface(name string) *iface {
 	for i := range n.interfaces {
 		if n.interfaces[i].name == name {

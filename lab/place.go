@@ -79,7 +79,10 @@ func cloneID(binary string) (string, error) {
 	return hex.EncodeToString(sum[:4]), nil
 }
 
-func (pl *place) config(node string) string { return filepath.Join(pl.dir, "etc", node+".yaml") }
+// etc is a file that routers read.
+func (pl *place) etc(file string) string { return filepath.Join(pl.dir, "etc", file) }
+
+func (pl *place) config(node string) string { return pl.etc(node + ".yaml") }
 
 // link is the socket of a cable.
 func (pl *place) link(cable string) string { return filepath.Join(pl.dir, "links", cable+".sock") }

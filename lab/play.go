@@ -159,7 +159,7 @@ func (p *play) writeConfigs(tunnels []tunnel) error {
 	}
 	p.wg = wg
 	for name, content := range p.net.files {
-		if err := p.writeFile(name, []byte(content)); err != nil {
+		if err := writeFile(p.place.etc(name), []byte(content)); err != nil {
 			return err
 		}
 	}
@@ -173,12 +173,11 @@ func (p *play) writeConfigs(tunnels []tunnel) error {
 
 // writeConfig writes a node's YAML file, or replaces it as a whole.
 func (p *play) writeConfig(n node) error {
-	return p.writeFile(filepath.Base(p.place.config(n.name)), n.render(p.opt.Dataplane, p.wg))
+	return writeFile(p.place.config(n.name), n.render(p.opt.Dataplane, p.wg))
 }
 
-// writeFile writes a file beside the configurations, or replaces it as a whole.
-func (p *play) writeFile(name string, content []byte) error {
-	path := filepath.Join(p.place.dir, "etc", name)
+// writeFile writes a file that routers read, or replaces it as a whole.
+func writeFile(path string, content []byte) error {
 	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}

@@ -153,9 +153,8 @@ func threeSitesStory(ctx context.Context, p *play) error {
 		func() { p.converge(ctx, checkSiteRoutes(p)) },
 	)
 	if sabotaged("fib-agrees") {
-		line := []string{"vppctl", "ip", "route", "add", siteNet3, "via", "drop"}
-		if _, err := p.rlr(ctx, "router2", line...); err != nil {
-			return fmt.Errorf("sabotage: %w", err)
+		if err := p.meddle(ctx, "router2", siteNet3); err != nil {
+			return err
 		}
 	}
 	together(

@@ -300,13 +300,14 @@ func (v *VPP) useful(ctx context.Context, w *deathWatch, died <-chan struct{}, t
 	}
 	tick := time.NewTicker(v.timing.tidy)
 	defer tick.Stop()
+	look := time.NewTicker(calmInterval)
+	defer look.Stop()
 	hasty, err := timersOf(w)
 	if err != nil {
 		v.log.WithError(err).Info("an idle vpp takes some 6 % of a core, because this system does not let its timer be slowed down")
+		look.Stop()
 	}
 	defer hasty.close()
-	look := time.NewTicker(calmInterval)
-	defer look.Stop()
 	for {
 		select {
 		case <-died:

@@ -8,14 +8,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"rlr/minivpp/dataplanetest"
-	"rlr/rootless"
 )
 
 // TestAttach plays testdata/attach against a VPP that the router did not start.
 func TestAttach(t *testing.T) {
 	t.Run("vpp", func(t *testing.T) {
 		d := dataplanetest.Start(t, dataplanetest.VPP)
-		binary := rootless.FindVPP()
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata/attach",
 			Setup: func(env *testscript.Env) error {
@@ -23,7 +21,7 @@ func TestAttach(t *testing.T) {
 					return err
 				}
 				env.Setenv("ATTACH", d.APISocket)
-				env.Setenv("VPP_PREFIX", filepath.Dir(filepath.Dir(binary)))
+				env.Setenv("VPP_PREFIX", vppPrefix())
 				return nil
 			},
 			Cmds: scriptCommands(),

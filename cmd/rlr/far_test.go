@@ -32,15 +32,42 @@ import (
 func eachDataplane(t *testing.T, test func(t *testing.T, kind string)) {
 	for _, kind := range []string{"embedded", "vpp"} {
 		t.Run(kind, func(t *testing.T) {
-			if kind == "vpp" && rootless.FindVPP() == "" {
-				if os.Getenv("RLR_REQUIRE_VPP") == "1" {
-					t.Fatal("RLR_REQUIRE_VPP=1, and there is no vpp")
-				}
-				t.Skip("no vpp installed")
+			if kind == "vpp" {
+				needVPP(t)
 			}
 			test(t, kind)
 		})
 	}
+}
+
+// needVPP skips a test where no VPP is installed; RLR_REQUIRE_VPP=1 makes that a failure.
+func needVPP(t *testing.T) {
+	t.Helper()
+	if vppPrefix() != "" {
+		return
+	}
+	if os.Getenv("RLR_REQUIRE_VPP") == "1" {
+		t.Fatal("RLR_REQUIRE_VPP=1, and there is no vpp")
+	}
+	t.Skip("no vpp installed")
+}
+
+// vppPrefix is where the VPP is installed that routers find; "" without one.
+func vppPrefix() string {
+	binary := rootless.FindVPP()
+	if binary == "" {
+		return ""
+	}
+	return filepath.Dir(filepath.Dir(binary))
+}
+
+// routerEnv is the environment of a router whose files are in dir.
+func routerEnv(dir string) []string {
+	env := []string{"RLR_RUNTIME_DIR=" + filepath.Join(dir, "r"), "TMPDIR=" + dir, "PATH=" + os.Getenv("PATH")}
+	if prefix := vppPrefix(); prefix != "" {
+		env = append(env, "VPP_PREFIX="+prefix)
+	}
+	return env
 }
 
 // routerIn runs a router whose files are in dir, and returns a client of it.
@@ -50,23 +77,19 @@ func routerIn(t *testing.T, dir, name, config string) *ctl.Client {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	runtime := filepath.Join(dir, "r")
-	env := []string{"RLR_RUNTIME_DIR=" + runtime, "TMPDIR=" + dir, "PATH=" + os.Getenv("PATH")}
-	if binary := rootless.FindVPP(); binary != "" {
-		env = append(env, "VPP_PREFIX="+filepath.Dir(filepath.Dir(binary)))
-	}
+	home := filepath.Join(dir, "r", name)
 	t.Cleanup(func() { // the VPP of a router that did not end well
-		if err := rootless.StopLeftover(filepath.Join(runtime, name), logrus.NewEntry(logrus.New())); err != nil {
+		if err := rootless.StopLeftover(home, logrus.NewEntry(logrus.New())); err != nil {
 			t.Error(err)
 		}
 	})
-	s := startService(t, env, "run", "-c", file)
+	s := startService(t, routerEnv(dir), "run", "-c", file)
 	t.Cleanup(func() {
 		if _, err := s.terminate(20 * time.Second); err != nil {
 			t.Errorf("the router's end: %v", err)
 		}
 	})
-	c := ctl.NewClient(ctl.Running{Name: name, Dir: filepath.Join(runtime, name)})
+	c := ctl.NewClient(ctl.Running{Name: name, Dir: home})
 	t.Cleanup(c.Close)
 	return c
 }

@@ -18,7 +18,6 @@ import (
 
 	"rlr/binapi"
 	"rlr/minivpp/dataplanetest"
-	"rlr/rootless"
 )
 
 // TestIncompatible plays testdata/incompatible against a dataplane whose table of messages was changed on its way.
@@ -59,8 +58,8 @@ func isMessage(e memclnt.MessageTableEntry, name string) bool {
 // not loaded before there is a dataplane to connect to.
 func installation(t *testing.T) string {
 	t.Helper()
-	if vpp := rootless.FindVPP(); vpp != "" {
-		return filepath.Dir(filepath.Dir(vpp))
+	if prefix := vppPrefix(); prefix != "" {
+		return prefix
 	}
 	prefix := t.TempDir()
 	for _, file := range []string{"bin/vpp", "lib/libvppcom.so"} {

@@ -27,9 +27,9 @@ var nextHopForms = []struct{ name, bytes string }{
 	{"unspecified", "00000000000000000000000000000000"},
 }
 
-// TestNextHops: a router has fe80::1 on three links, and no other address there, and a neighbour fe80::2 on each, which announces routes of both families
-// with each form of a next hop. A packet from behind the router finds each of them, by the right link: only the network that
-// has announced a prefix answers for it.
+// TestNextHops: a router has fe80::1 on three links, and no other address there, and a neighbour fe80::2 on each, which announces
+// routes of both families with each form of a next hop. A packet from behind the router finds each of them, by the right link:
+// only the network that has announced a prefix answers for it.
 func TestNextHops(t *testing.T) { eachDataplane(t, playNextHops) }
 
 func playNextHops(t *testing.T, kind string) {

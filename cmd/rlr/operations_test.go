@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"go.fd.io/govpp/core"
 
 	"rlr/binapi"
-	"rlr/rootless"
 )
 
 // TestOperations plays testdata/operations on both dataplanes.
@@ -28,25 +26,16 @@ func TestOperations(t *testing.T) {
 
 // onBoth plays scripts on both dataplanes, whose name is in KIND.
 func onBoth(t *testing.T, p testscript.Params) {
-	for _, kind := range []string{"embedded", "vpp"} {
-		t.Run(kind, func(t *testing.T) {
-			binary := rootless.FindVPP()
-			if kind == "vpp" && binary == "" {
-				if os.Getenv("RLR_REQUIRE_VPP") == "1" {
-					t.Fatal("RLR_REQUIRE_VPP=1, and there is no vpp")
-				}
-				t.Skip("no vpp installed")
+	eachDataplane(t, func(t *testing.T, kind string) {
+		p.Setup = func(env *testscript.Env) error {
+			env.Setenv("KIND", kind)
+			if prefix := vppPrefix(); prefix != "" {
+				env.Setenv("VPP_PREFIX", prefix)
 			}
-			p.Setup = func(env *testscript.Env) error {
-				env.Setenv("KIND", kind)
-				if binary != "" {
-					env.Setenv("VPP_PREFIX", filepath.Dir(filepath.Dir(binary)))
-				}
-				return ownRuntime(env)
-			}
-			testscript.Run(t, p)
-		})
-	}
+			return ownRuntime(env)
+		}
+		testscript.Run(t, p)
+	})
 }
 
 // meddle is another client of a router's dataplane, who deletes a route under the router's name, or makes it drop: meddle

@@ -5,41 +5,18 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"rlr/rootless"
 )
 
 // TestPeering plays testdata/peering on both dataplanes.
 func TestPeering(t *testing.T) {
-	for _, kind := range []string{"embedded", "vpp"} {
-		t.Run(kind, func(t *testing.T) {
-			binary := rootless.FindVPP()
-			if kind == "vpp" && binary == "" {
-				if os.Getenv("RLR_REQUIRE_VPP") == "1" {
-					t.Fatal("RLR_REQUIRE_VPP=1, and there is no vpp")
-				}
-				t.Skip("no vpp installed")
-			}
-			cmds := scriptCommands()
-			cmds["freeport"], cmds["var"], cmds["paste"], cmds["noSecrets"] = freeport, variable, paste, noSecrets
-			testscript.Run(t, testscript.Params{
-				Dir: "testdata/peering", Cmds: cmds,
-				Setup: func(env *testscript.Env) error {
-					env.Setenv("KIND", kind)
-					if binary != "" {
-						env.Setenv("VPP_PREFIX", filepath.Dir(filepath.Dir(binary)))
-					}
-					return ownRuntime(env)
-				},
-			})
-		})
-	}
+	cmds := scriptCommands()
+	cmds["freeport"], cmds["var"], cmds["paste"], cmds["noSecrets"] = freeport, variable, paste, noSecrets
+	onBoth(t, testscript.Params{Dir: "testdata/peering", Cmds: cmds})
 }
 
 // freeport sets variables to UDP ports that nobody has: freeport VARIABLE….

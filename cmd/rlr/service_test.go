@@ -19,7 +19,6 @@ import (
 
 	"rlr/internal/ctl"
 	"rlr/internal/web"
-	"rlr/rootless"
 	"rlr/wg"
 )
 
@@ -158,27 +157,10 @@ log: {format: "${LOG}"}
 
 // A router whose whole configuration and keys come from the environment, as on a container platform: it tells by HTTP that it is
 // there and when it is ready, and is gone within 10 s of SIGTERM, having said goodbye to its peer.
-func TestEnvironmentOnly(t *testing.T) {
-	for _, kind := range []string{"embedded", "vpp"} {
-		t.Run(kind, func(t *testing.T) {
-			binary := rootless.FindVPP()
-			if kind == "vpp" && binary == "" {
-				if os.Getenv("RLR_REQUIRE_VPP") == "1" {
-					t.Fatal("RLR_REQUIRE_VPP=1, and there is no vpp")
-				}
-				t.Skip("no vpp installed")
-			}
-			playEnvironmentOnly(t, kind, binary)
-		})
-	}
-}
+func TestEnvironmentOnly(t *testing.T) { eachDataplane(t, playEnvironmentOnly) }
 
-func playEnvironmentOnly(t *testing.T, kind, binary string) {
-	dir, err := os.MkdirTemp("", "rlr")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+func playEnvironmentOnly(t *testing.T, kind string) {
+	dir := shortTemp(t)
 	file := filepath.Join(dir, "router.yaml")
 	if err := os.WriteFile(file, []byte(fromEnvironment), 0o644); err != nil {
 		t.Fatal(err)
@@ -189,14 +171,10 @@ func playEnvironmentOnly(t *testing.T, kind, binary string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	common := []string{
-		"RLR_RUNTIME_DIR=" + filepath.Join(dir, "r"), "TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"),
-		"DATAPLANE=" + kind, "WG_PSK=" + psk.Base64(), "KEEPALIVE=25s", "FAMILIES=ipv4,ipv6", "IMPORT=all", "EXPORT=all", "RETRY=1s",
+	common := append(routerEnv(dir),
+		"DATAPLANE="+kind, "WG_PSK="+psk.Base64(), "KEEPALIVE=25s", "FAMILIES=ipv4,ipv6", "IMPORT=all", "EXPORT=all", "RETRY=1s",
 		"BIND=127.0.0.1", "LOG=json",
-	}
-	if binary != "" {
-		common = append(common, "VPP_PREFIX="+filepath.Dir(filepath.Dir(binary)))
-	}
+	)
 	environment := func(me, peer int, listen, to, port int, own, theirs wg.PrivateKey) []string {
 		return append(append([]string(nil), common...),
 			fmt.Sprintf("NAME=router%d", me), fmt.Sprintf("AS=%d", 4242420000+me),

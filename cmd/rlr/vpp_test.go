@@ -13,17 +13,11 @@ import (
 
 // TestVPP plays testdata/vpp: what a router does with a VPP of its own.
 func TestVPP(t *testing.T) {
-	binary := rootless.FindVPP()
-	switch {
-	case binary == "" && os.Getenv("RLR_REQUIRE_VPP") == "1":
-		t.Fatal("RLR_REQUIRE_VPP=1, and no VPP is installed")
-	case binary == "":
-		t.Skip("no VPP is installed")
-	}
+	needVPP(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/vpp",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("VPP_PREFIX", filepath.Dir(filepath.Dir(binary)))
+			env.Setenv("VPP_PREFIX", vppPrefix())
 			if err := ownRuntime(env); err != nil {
 				return err
 			}
