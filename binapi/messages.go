@@ -10,6 +10,7 @@ package binapi
 import (
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/acl"
+	"go.fd.io/govpp/binapi/bfd"
 	"go.fd.io/govpp/binapi/classify"
 	"go.fd.io/govpp/binapi/fib"
 	interfaces "go.fd.io/govpp/binapi/interface"
@@ -41,6 +42,7 @@ const (
 	Advertise Feature = "advertise" // router advertisements, for BGP neighbours without an address
 	Fragments Feature = "fragments" // how often VPP looks for fragments that wait too long
 	ACL       Feature = "acl"       // packet filters: a plugin of VPP
+	BFD       Feature = "bfd"       // who is silent is found in milliseconds
 )
 
 // Need says whether the router can do without a feature.
@@ -159,6 +161,15 @@ func Groups() []Group {
 			new(acl.ACLInterfaceListDump), new(acl.ACLInterfaceListDetails),
 			new(acl.ACLPluginGetConnTableMaxEntries), new(acl.ACLPluginGetConnTableMaxEntriesReply),
 			new(acl.ACLStatsIntfCountersEnable), new(acl.ACLStatsIntfCountersEnableReply),
+		}},
+		{BFD, Optional, []api.Message{
+			new(bfd.BfdUDPAdd), new(bfd.BfdUDPAddReply),
+			new(bfd.BfdUDPMod), new(bfd.BfdUDPModReply),
+			new(bfd.BfdUDPDel), new(bfd.BfdUDPDelReply),
+			new(bfd.BfdUDPSessionSetFlags), new(bfd.BfdUDPSessionSetFlagsReply),
+			new(bfd.BfdUDPSessionDump), new(bfd.BfdUDPSessionDetails),
+			new(bfd.WantBfdEvents), new(bfd.WantBfdEventsReply),
+			new(bfd.BfdUDPSessionEvent),
 		}},
 	}
 }

@@ -29,6 +29,7 @@ type hub struct {
 	pending  []plane.Event
 	ifaces   map[*client]uint32 // pid that the client gave
 	adverts  map[*client]uint32 // likewise, of router advertisements
+	sessions map[*client]bool   // who wants to know of BFD sessions
 	watchers []watcher
 	wake     chan struct{}
 }
@@ -43,7 +44,7 @@ type watcher struct {
 }
 
 func newHub(s *Server) *hub {
-	return &hub{srv: s, state: map[uint32]linkState{}, ifaces: map[*client]uint32{}, adverts: map[*client]uint32{}, wake: make(chan struct{}, 1)}
+	return &hub{srv: s, state: map[uint32]linkState{}, ifaces: map[*client]uint32{}, adverts: map[*client]uint32{}, sessions: map[*client]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // subscribe starts to collect the plane's events. It comes before the first client, so that none misses anything.
@@ -77,6 +78,7 @@ func (h *hub) run(ctx context.Context) error {
 		h.interfaceEvents(batch)
 		h.neighborEvents(batch)
 		h.advertEvents(batch)
+		h.bfdEvents(batch)
 	}
 }
 
@@ -159,6 +161,7 @@ func (h *hub) forget(c *client) {
 	defer h.mu.Unlock()
 	delete(h.ifaces, c)
 	delete(h.adverts, c)
+	delete(h.sessions, c)
 	h.watchers = slices.DeleteFunc(h.watchers, func(w watcher) bool { return w.client == c })
 }
 

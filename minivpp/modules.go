@@ -2,6 +2,7 @@ package minivpp
 
 import (
 	"go.fd.io/govpp/binapi/acl"
+	"go.fd.io/govpp/binapi/bfd"
 	"go.fd.io/govpp/binapi/fib"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/ip"
@@ -96,6 +97,15 @@ func (s *Server) modules() []module {
 			dump(s.aclDump),
 			dump(s.aclInterfaceListDump),
 			unary(s.aclStatsIntfCountersEnable),
+		}},
+		{bfd.APIFile, bfd.APIVersion, bfd.VersionCrc, []group{
+			unary(s.bfdUDPAdd),
+			unary(s.bfdUDPMod),
+			unary(s.bfdUDPDel),
+			unary(s.bfdUDPSessionSetFlags),
+			dump(s.bfdUDPSessionDump),
+			unary(s.wantBfdEvents),
+			event((*bfd.BfdUDPSessionEvent)(nil)),
 		}},
 		{ping.APIFile, ping.APIVersion, ping.VersionCrc, []group{
 			unary(s.wantPingFinishedEvents),

@@ -35,6 +35,7 @@ const (
 	errICMPLimit
 	errACL
 	errFlows
+	errBFD
 	numErrors
 )
 
@@ -69,6 +70,7 @@ var causeNames = [numErrors]string{
 	errICMPLimit:         "icmp: error not sent, rate limit",
 	errACL:               "acl-plugin: ACL deny packets",
 	errFlows:             "acl-plugin: too many sessions to add new",
+	errBFD:               "bfd: not acceptable, or of no session",
 }
 
 // Errors counts drops by cause since New; causes that never happened are not in it.

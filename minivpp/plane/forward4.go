@@ -281,6 +281,9 @@ func (w *worker) local4(k packet, in *iface, t *table) {
 			put16(b[10:], 0)
 			put16(b[10:], checksum(b[:ihl]))
 		}
+		if w.inputBFD(in, b, ihl) {
+			return
+		}
 		d := delivery{packet: b, table: t.id, proto: protoUDP, in: in}
 		if in == nil {
 			d.from = w.from

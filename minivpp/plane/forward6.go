@@ -323,7 +323,9 @@ func (w *worker) local6(k packet, in *iface, t *table) {
 		}
 		b = b[:n]
 		put16(b[4:], uint16(n-header6Len))
-		w.local = append(w.local, w.deliver6(b, protoUDP, in, t))
+		if !w.inputBFD(in, b, at) {
+			w.local = append(w.local, w.deliver6(b, protoUDP, in, t))
+		}
 	case 59: // RFC 8200 §4.7: no next header
 	default:
 		w.drop(in, errUnknownProtocol)

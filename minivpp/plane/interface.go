@@ -140,6 +140,7 @@ func (p *Plane) removeIfaceLocked(i *iface) {
 	i.useACLsLocked(-1)
 	i.aclIn, i.aclOut = nil, nil
 	p.flows.forget(i.serial)
+	p.bfd.forget(i)
 	i.addrs4, i.addrs6, i.ip6Locks, i.ll = nil, nil, 0, netip.Addr{}
 	p.syncRoutesLocked(i)
 	p.flushLocked(i, nil)

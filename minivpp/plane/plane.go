@@ -69,6 +69,7 @@ type Plane struct {
 	frags reassembler
 	hosts hosts
 	taps  probes
+	bfd   bfds
 
 	events eventQueue
 	clerk  clerk
@@ -106,6 +107,7 @@ func New(cfg Config) *Plane {
 	p.frags.init()
 	p.flows.init()
 	p.hosts.init()
+	p.bfd.init()
 	for _, ip6 := range []bool{false, true} {
 		p.newTableLocked(tableKey{0, ip6}, "").held = true
 	}
@@ -120,6 +122,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	p.wg.Go(func() { p.events.run(p.ctx) })
 	p.wg.Go(func() { p.runClerk(p.ctx) })
 	p.wg.Go(func() { p.runAdvertiser(p.ctx) })
+	p.wg.Go(func() { p.runBFD(p.ctx) })
 	<-ctx.Done()
 	p.cancel()
 	p.taps.close()

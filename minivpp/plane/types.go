@@ -187,6 +187,7 @@ const (
 	EventNeighborAdded                        // learned, or its MAC changed
 	EventNeighborRemoved                      // aged out or withdrawn
 	EventRouterAdvert                         // received
+	EventBFD                                  // a session's state changed
 )
 
 // Event is something that happened in the plane.
@@ -197,6 +198,7 @@ type Event struct {
 	LinkUp    bool
 	Neighbor  Neighbor
 	Advert    *RouterAdvert
+	BFD       *BFDSession
 }
 
 // PingRequest is a series of echo requests.
