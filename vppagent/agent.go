@@ -76,7 +76,8 @@ type Agent struct {
 	opt Options
 	log *logrus.Entry
 
-	poke chan struct{} // one slot: the configuration changed, or Clean was called
+	poke    chan struct{} // one slot: the configuration changed, or Clean was called
+	pokeBFD chan struct{} // one slot: other BFD sessions are wanted
 
 	mu       sync.Mutex
 	cfg      Config
@@ -100,6 +101,8 @@ type Agent struct {
 	errs     errorLog
 	cleaning *cleaning
 	lanes    []uint32 // indexes of the probes' interfaces
+	bfds     map[*bfdWatch]bool
+	bfdLeft  map[bfdKey]bool // sessions that were wanted until now
 
 	probes probes // has a lock of its own
 }
@@ -128,11 +131,12 @@ func New(opt Options) *Agent {
 		opt.Log = logrus.NewEntry(l)
 	}
 	a := &Agent{
-		opt: opt, log: opt.Log, poke: make(chan struct{}, 1),
+		opt: opt, log: opt.Log, poke: make(chan struct{}, 1), pokeBFD: make(chan struct{}, 1),
 		cfg: opt.Config.clone(), cfgRev: 1,
 		byName: make(map[string]uint32), byIndex: make(map[uint32]string),
 		state: make(map[string]*ifState), links: make(map[string]link),
 		progress: make(chan struct{}), watchers: make(map[int]func(Change)),
+		bfds: make(map[*bfdWatch]bool), bfdLeft: make(map[bfdKey]bool),
 	}
 	a.status.Since = time.Now()
 	return a
@@ -179,7 +183,10 @@ func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 		return false, err
 	}
 	defer t.Disconnect()
-	l := &life{a: a, s: s, log: a.log, retry: make(map[string]*backoff), adaptive: make(map[uint32]bool), adverts: make(map[uint32]bool)}
+	l := &life{
+		a: a, s: s, log: a.log, retry: make(map[string]*backoff), adaptive: make(map[uint32]bool), adverts: make(map[uint32]bool),
+		bfdDoomed: make(map[bfdKey]time.Time),
+	}
 	if err := l.begin(ctx); err != nil {
 		return false, err
 	}

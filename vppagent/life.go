@@ -31,14 +31,15 @@ type life struct {
 	status   Status
 	source   uint8 // our FIB source
 
-	events   chan struct{}       // one slot: an interface changed
-	tried    uint64              // Agent.cfgRev of the latest pass
-	retry    map[string]*backoff // interfaces that failed; "" is everything else
-	commands atomic.Int32        // that VPP's command line is busy with
-	heard    chan struct{}       // one slot: a router was heard of that is news
-	adverts  map[uint32]bool     // interfaces that were told whether to advertise since their link came up
-	adaptive map[uint32]bool     // memifs whose receive mode was set since their link came up
-	counting bool                // the dataplane was told to count what ACLs match
+	events    chan struct{}        // one slot: an interface changed
+	tried     uint64               // Agent.cfgRev of the latest pass
+	retry     map[string]*backoff  // interfaces that failed; "" is everything else
+	commands  atomic.Int32         // that VPP's command line is busy with
+	heard     chan struct{}        // one slot: a router was heard of that is news
+	adverts   map[uint32]bool      // interfaces that were told whether to advertise since their link came up
+	adaptive  map[uint32]bool      // memifs whose receive mode was set since their link came up
+	bfdDoomed map[bfdKey]time.Time // sessions that go then, unless they are wanted again
+	counting  bool                 // the dataplane was told to count what ACLs match
 	// filtering: there was room for what the first ACL of an interface takes.
 	filtering bool
 
@@ -75,6 +76,9 @@ func (l *life) begin(ctx context.Context) error {
 		return err
 	}
 	if err := l.hear(ctx); err != nil {
+		return err
+	}
+	if err := l.watchBFD(ctx); err != nil {
 		return err
 	}
 	return l.subscribe(ctx)
@@ -142,6 +146,8 @@ func (l *life) follow(ctx context.Context) error {
 			}
 		case <-l.events:
 			err = l.eventful(ctx)
+		case <-l.a.pokeBFD:
+			err = l.settleBFD(ctx)
 		case <-l.a.poke:
 			l.cleanIfAsked(ctx)
 			err = l.reconcile(ctx)
@@ -170,7 +176,7 @@ func (l *life) eventful(ctx context.Context) error {
 	l.setAdaptive(ctx, now)
 	l.advertise(ctx, now)
 	l.notify(InterfacesChanged)
-	return nil
+	return l.settleBFD(ctx)
 }
 
 // notify tells the watchers; before the life is in use they need not know, as Attached will tell them to look at everything.
@@ -215,6 +221,9 @@ func (l *life) nextRetry() time.Duration {
 	}
 	for _, b := range l.retry {
 		wait = min(wait, max(time.Until(b.at), 0))
+	}
+	for _, at := range l.bfdDoomed {
+		wait = min(wait, max(time.Until(at), 0))
 	}
 	return wait
 }

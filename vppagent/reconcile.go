@@ -84,7 +84,7 @@ func (l *life) reconcile(ctx context.Context) error {
 	if changed {
 		l.notify(InterfacesChanged)
 	}
-	return nil
+	return l.settleBFD(ctx)
 }
 
 // refused notes what VPP does not do, for what has no state of its own; other errors end the pass.
