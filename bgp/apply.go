@@ -18,7 +18,7 @@ import (
 // a new one.
 
 // Apply makes c the configuration. Sessions of neighbours that did not change, or changed only in what needs no new session
-// (name, policies, validation, next-hop-self, passive, connect retry, limits of prefixes), go on. A configuration that is refused
+// (name, policies, validation, next-hop-self, passive, connect retry, limits of prefixes, BFD), go on. A configuration that is refused
 // changes nothing: all errors
 // of its check are joined, and a change of AS, router id, cluster id or multipath is ErrNeedsRestart.
 func (s *Speaker) Apply(c Config) error {
@@ -176,7 +176,7 @@ func (p *peer) setDisabled(v bool) {
 // addPeerLocked makes a peer of a neighbour.
 func (s *Speaker) addPeerLocked(n Neighbor) *peer {
 	p := newPeer(n, s.newIDLocked(n.Address), s.local, s.stack, s.log)
-	p.arrived = s.arrived
+	p.arrived, p.bfd = s.arrived, s.bfd
 	s.peers[n.Address], s.byID[p.id] = p, p
 	return p
 }

@@ -95,6 +95,7 @@ type Neighbor struct {
 	Group        string        // for people: whose settings these are
 	Dynamic      bool          // it came by itself; only the speaker sets this
 
+	BFD                  BFD
 	Graceful             GracefulRestart
 	NextHopSelf          bool // towards an iBGP neighbour: routes learned by eBGP get our address as next hop
 	RouteReflectorClient bool // RFC 4456
@@ -264,7 +265,7 @@ func (n *Neighbor) normalize() error {
 	if n.ConnectRetry == 0 {
 		n.ConnectRetry = DefaultConnectRetry
 	}
-	if err := n.Graceful.normalize(); err != nil {
+	if err := errors.Join(n.Graceful.normalize(), n.BFD.normalize(n.Multihop)); err != nil {
 		return fail("%w", err)
 	}
 	return errors.Join(n.normalizeFamilies(), n.normalizeLimits())

@@ -36,6 +36,7 @@ const (
 	ceaseResources    = bgp.BGP_ERROR_SUB_OUT_OF_RESOURCES
 	ceaseConfigChange = bgp.BGP_ERROR_SUB_OTHER_CONFIGURATION_CHANGE
 	ceaseCollision    = bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION
+	ceaseBFDDown      = 10 // RFC 9384 §3
 )
 
 // openInfo is what we read in a peer's OPEN: who it is, for collisions, and what it can do.

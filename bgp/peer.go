@@ -31,6 +31,8 @@ type peer struct {
 	// arrived is Options.Arrived; set before the peer starts.
 	arrived func(netip.Prefix, time.Time)
 
+	bfd BFDMonitor // nil: the dataplane has none
+
 	goodbye []byte // the shutdown communication of Disable; guarded by Speaker.changes
 	known   bool   // to GoBGP; guarded by running.peerMu
 
@@ -63,6 +65,7 @@ type peer struct {
 	closing   bool            // disabled or to be removed: nothing new
 	down      []chan struct{} // closed once closing is done
 	work      sync.WaitGroup
+	watched   bfdWatched
 
 	status peerStatus
 }
@@ -169,6 +172,7 @@ func (p *peer) end() {
 	p.closing = true
 	p.readMail() // connections may wait in it
 	p.stopDial()
+	p.followBFD()
 	for _, w := range []*wire{p.out, p.in} {
 		if w != nil {
 			w.close()
@@ -247,6 +251,7 @@ func (p *peer) step(now time.Time) time.Duration {
 	p.offer(now)
 	p.dial(now)
 	p.updateState()
+	p.followBFD()
 	p.reportDown()
 	return p.nextStep(now)
 }

@@ -601,7 +601,7 @@ func (s *session) SetReadDeadline(t time.Time) error {
 	case s.kick <- struct{}{}:
 	default:
 	}
-	if s.chosen != nil {
+	if s.chosen != nil && !s.sawClose { // after that, part reads
 		return s.chosen.conn.SetReadDeadline(t)
 	}
 	return nil

@@ -51,6 +51,9 @@ type Options struct {
 	// Life is a number that changes when the dataplane has lost what it held, and 0 while that is not known. It may be left out.
 	Life func() uint64
 
+	// BFD watches the neighbours that the configuration says. It may be left out: then none is watched.
+	BFD BFDMonitor
+
 	// Arrived, if not nil, is told when an UPDATE with one route has been read from a neighbour, so that somebody can measure
 	// how long it takes from there. It must not block.
 	Arrived func(prefix netip.Prefix, at time.Time)
@@ -66,6 +69,7 @@ type Speaker struct {
 	ready  chan struct{}
 	// arrived is Options.Arrived.
 	arrived func(netip.Prefix, time.Time)
+	bfd     BFDMonitor
 
 	strangers strangers
 
@@ -144,7 +148,7 @@ func New(o Options) (*Speaker, error) {
 	s := &Speaker{
 		stack: o.Stack, log: o.Log,
 		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived, life: o.Life},
-		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived, roasChanged: make(chan struct{}, 1),
+		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived, bfd: o.BFD, roasChanged: make(chan struct{}, 1),
 		asked: asked, missing: missing, cfg: cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
 		changes: make(turn, 1), guests: newGuests(),

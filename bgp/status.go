@@ -52,6 +52,7 @@ type Session struct {
 	AddPath      string // what was agreed on: receive, send or both; "": nothing
 	Malformed    uint64 // UPDATEs whose routes were taken as withdrawn for something malformed in them (RFC 7606)
 	Limits       []LimitState
+	BFD          string // of an established session that is watched: up or down; "": it is not
 
 	// Counted is when the figures were so that only GoBGP knows: Received, Accepted, Advertised, Graceful.Stale, HoldTime and
 	// Keepalive. It is zero, and they are, while GoBGP has not been able to say of this session.
@@ -98,6 +99,7 @@ type peerStatus struct {
 	tally        tally
 	limits       []*limiter         // of the last session
 	paths        bgp.BGPAddPathMode // that it carries, of any family
+	bfd          string
 }
 
 func (st *peerStatus) init(cfg Neighbor) {
@@ -232,6 +234,12 @@ func (st *peerStatus) isDisabled() bool {
 	return st.disabled
 }
 
+func (st *peerStatus) setBFD(text string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.bfd = text
+}
+
 func (st *peerStatus) gotEndOfRIB(f Family) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -288,7 +296,7 @@ func (st *peerStatus) snapshot(cfg Neighbor) Session {
 		if st.paths != 0 {
 			s.AddPath = pathsText(st.paths)
 		}
-		s.Uptime, s.Families = time.Since(st.since), st.families
+		s.Uptime, s.Families, s.BFD = time.Since(st.since), st.families, st.bfd
 	}
 	return s
 }
