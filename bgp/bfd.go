@@ -14,7 +14,7 @@ import (
 // BFD says how a neighbour is watched; without an interval it is not.
 type BFD struct {
 	Interval   time.Duration // least time between packets, both ways
-	Multiplier uint8         // so many that are missing are a failure
+	Multiplier uint8         // so many of ours that are missing are a failure for the neighbour
 }
 
 // Defaults and limits of BFD.

@@ -26,7 +26,7 @@ type BFD struct {
 	Interface   string        // "": the one in whose subnet Peer is
 	Local, Peer netip.Addr    // of one family
 	Interval    time.Duration // least time between packets, both ways
-	Multiplier  uint8         // so many packets that are missing are a failure
+	Multiplier  uint8         // so many of our packets that are missing are a failure for the peer
 }
 
 // BFDState is a session's, with RFC 5880's values.

@@ -212,6 +212,7 @@ func neighborConfig(cfg *config.Config, n config.Neighbor) bgp.Neighbor {
 			Mode: gracefulMode(n.GracefulRestart.Mode), RestartTime: n.GracefulRestart.RestartTime,
 			StaleTime: n.GracefulRestart.StaleTime, LongLived: n.GracefulRestart.LongLived,
 		},
+		BFD:    bgp.BFD(n.BFD),
 		Limit4: prefixLimit(n.MaxPrefix4), Limit6: prefixLimit(n.MaxPrefix6), AllowOwnAS: n.AllowOwnAS,
 		AddPath: bgp.AddPath{Receive: n.AddPath.Mode == config.AddPathReceive || n.AddPath.Mode == config.AddPathBoth, SendMax: n.AddPath.SendMax},
 		Role:    bgpRoles[n.Role], StrictRole: n.StrictRole,

@@ -112,6 +112,8 @@ func (d *decoder) checkNeighbor(c *Config, path string, n *Neighbor, own map[net
 		d.errorPath(at, "%s is our own address on interface %s; write the neighbor's", a, iface.Name)
 	case isLinkLocal6(a) && !d.has(path+"/interface"):
 		d.errorPath(at, "%s is link-local, and could be on any interface; say on which by interface: NAME", a)
+	case n.BFD != BFD{} && n.Multihop:
+		d.errorPath(path+"/bfd", "BFD over several hops (RFC 5883) is not available: remove bfd, or multihop")
 	case isLinkLocal6(a) && n.Multihop:
 		d.errorPath(path+"/multihop", "a link-local neighbor is on the link itself; remove multihop")
 	case !isLinkLocal6(a) && external && !n.Multihop && !d.has(path+"/multihop") && !d.onLink(c, a, n.Interface):

@@ -275,6 +275,7 @@ type Neighbor struct {
 	FamilyExport         map[Family]Policy
 	DN42                 DN42Link
 	GracefulRestart      GracefulRestart
+	BFD                  BFD
 	MaxPrefix4           PrefixLimit // of a family that the session carries
 	MaxPrefix6           PrefixLimit
 	AddPath              AddPath
@@ -355,6 +356,15 @@ const (
 	RoleRS       BGPRole = "rs"        // we are a route server
 	RoleRSClient BGPRole = "rs-client" // the neighbour is one
 )
+
+// BFD is a neighbour's `bfd`; the zero value is none.
+type BFD struct {
+	Interval   time.Duration // whole milliseconds
+	Multiplier uint8
+}
+
+// DefaultBFD is what `bfd: true` means.
+var DefaultBFD = BFD{Interval: 300 * time.Millisecond, Multiplier: 3}
 
 // GracefulMode is how far graceful restart goes.
 type GracefulMode string

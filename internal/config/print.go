@@ -175,7 +175,18 @@ func (n Neighbor) fill(b *block) *block {
 	b.policy("export", n.Export, n.FamilyExport)
 	b.sub("dn42", n.DN42.block())
 	n.putSession(b)
+	n.BFD.put(b)
 	return n.GracefulRestart.put(b)
+}
+
+func (o BFD) put(b *block) *block {
+	if o == DefaultBFD || o == (BFD{}) {
+		return b.flag("bfd", o == DefaultBFD)
+	}
+	m := newBlock().flow()
+	m.duration("interval", o.Interval, DefaultBFD.Interval)
+	m.number("multiplier", uint64(o.Multiplier), uint64(DefaultBFD.Multiplier))
+	return b.sub("bfd", m)
 }
 
 // put writes the shortest form.

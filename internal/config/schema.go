@@ -46,7 +46,7 @@ const (
 	laterVRF     = "all interfaces and routes are in one table: remove it"
 	laterSteer   = "remove it"
 	laterTap     = "connect by memif or wireguard"
-	laterBFD     = "a dead neighbor is found by its hold-time: remove it"
+	laterBFD     = "a next hop is watched where it is a BGP neighbor only: remove it"
 	laterSession = "remove it"
 	laterService = "the router offers its control socket only: remove it"
 	laterSocks   = "programs of the host do not reach the router's networks through it: remove it"
@@ -154,7 +154,7 @@ var (
 		{name: "import"},
 		{name: "export"},
 		{name: "dn42"},
-		{name: "bfd", later: laterBFD},
+		{name: "bfd"},
 		{name: "max-prefix"},
 		{name: "add-path"},
 		{name: "allow-own-as"},
@@ -195,6 +195,7 @@ var (
 	}}
 	editSection        = &section{"communities", []key{{name: "replace"}, {name: "remove"}, {name: "add"}}}
 	gracefulSection    = &section{"graceful-restart", []key{{name: "mode"}, {name: "restart-time"}, {name: "stale-time"}, {name: "long-lived"}}}
+	bfdSection         = &section{"bfd", []key{{name: "interval"}, {name: "multiplier"}}}
 	maxPrefixSection   = &section{"max-prefix", []key{{name: "ipv4"}, {name: "ipv6"}}}
 	prefixLimitSection = &section{"max-prefix of a family", []key{{name: "limit"}, {name: "action"}, {name: "restart-after"}}}
 	addPathSection     = &section{"add-path", []key{{name: "mode"}, {name: "send-max"}}}
@@ -220,7 +221,7 @@ var sections = []*section{
 	peerSection, staticSection, viaSection, aclRuleSection, interfaceACLSection, setsSection, ruleSection, matchSection, asPathSection, setSection, editSection,
 	bgpSection, dn42Section, redistributeSection, neighborSection, familyPolicySection, dn42LinkSection, gracefulSection, dynamicSection, roaSection,
 	rtrSection, controlSection, logSection, maxPrefixSection, prefixLimitSection, addPathSection, roleSection,
-	servicesSection,
+	servicesSection, bfdSection,
 }
 
 // groupSection are the keys of a neighbour that many can share.

@@ -37,6 +37,7 @@ var inSection = map[*section]string{
 	dn42LinkSection:     "bgp:\n  neighbors:\n    - dn42:\n        %s\n",
 	familyPolicySection: "bgp:\n  neighbors:\n    - import:\n        %s\n",
 	gracefulSection:     "bgp:\n  neighbors:\n    - graceful-restart:\n        %s\n",
+	bfdSection:          "bgp:\n  neighbors:\n    - bfd:\n        %s\n",
 	dynamicSection:      "bgp:\n  dynamic:\n    - %s\n",
 	groupSection:        "bgp:\n  groups:\n    g:\n      %s\n",
 	roaSection:          "roa:\n  %s\n",

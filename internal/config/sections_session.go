@@ -11,6 +11,8 @@ import (
 // session decodes a key of a neighbour's.
 func (d *decoder) session(key string, v value, n *Neighbor) {
 	switch key {
+	case "bfd":
+		n.BFD = d.bfd(v)
 	case "max-prefix":
 		d.maxPrefix(v, n)
 	case "add-path":
@@ -21,6 +23,38 @@ func (d *decoder) session(key string, v value, n *Neighbor) {
 	case "role":
 		d.role(v, n)
 	}
+}
+
+// Limits of BFD's timers. VPP takes shorter ones; what a process that shares its cores can hold, it does not.
+const (
+	minBFDInterval = 10 * time.Millisecond
+	maxBFDInterval = 30 * time.Second
+)
+
+const bfdForms = "bfd must be true, false, or a mapping like {interval: 50ms, multiplier: 3}"
+
+// bfd decodes true, false, or a mapping.
+func (d *decoder) bfd(v value) BFD {
+	if v.node.Kind == scalarNode && !v.isNull() {
+		switch text, ok := d.text(v, bfdForms); {
+		case text == "true":
+			return DefaultBFD
+		case text != "false" && ok:
+			d.errorf(v, "%s, not %q", bfdForms, shorten(text))
+		}
+		return BFD{}
+	}
+	b := DefaultBFD
+	d.mapping(v, bfdSection, func(key string, v value) {
+		switch key {
+		case "interval":
+			b.Interval = d.duration(v, key, minBFDInterval, maxBFDInterval, time.Millisecond)
+		case "multiplier":
+			n, _ := d.number(v, key, 1, math.MaxUint8)
+			b.Multiplier = uint8(n)
+		}
+	})
+	return b
 }
 
 // maxPrefix decodes a number for both families, or a mapping of families.
