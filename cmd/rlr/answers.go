@@ -29,6 +29,7 @@ func (r *router) handlers() ctl.Handlers {
 		Neighbors:  r.neighbors,
 		Protocols:  r.protocols,
 		BGP:        func(context.Context) ([]ctl.BGPSession, error) { return r.sessions(), nil },
+		BFD:        r.bfdRows,
 		WireGuard:  r.wireguard,
 		ACL:        r.aclRows,
 		Errors:     r.errors,
@@ -191,6 +192,7 @@ func (r *router) sessions() []ctl.BGPSession {
 			Flaps: s.Flaps, Disabled: s.Disabled, Families: []string{}, GracefulRestart: gracefulRestart(s.Graceful),
 			Group: s.Neighbor.Group, Dynamic: s.Neighbor.Dynamic, Runtime: ov.hasNeighbor(s.Neighbor.Name),
 			MaxPrefix: prefixLimits(s.Limits), AddPath: s.AddPath, Malformed: s.Malformed, Leaks: s.Leaks,
+			BFD: s.BFD,
 		}
 		if s.Neighbor.Role != bgp.NoRole {
 			row.Role = s.Neighbor.Role.String()

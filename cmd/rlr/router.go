@@ -186,7 +186,7 @@ func (r *router) build() error {
 	}
 	options := bgp.Options{
 		Config: bgpConfig(cfg), Stack: r.access.stack, Feed: bgpFeed, Log: r.subsystem("bgp"),
-		Outlived: r.dp.outlives(), Life: r.life,
+		Outlived: r.dp.outlives(), Life: r.life, BFD: bfdOf{r.agent},
 		Arrived: func(p netip.Prefix, at time.Time) { r.syncer.Arrived(fib.Key{Prefix: p}, at) },
 	}
 	if cfg.Control.GRPC != "" {

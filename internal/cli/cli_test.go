@@ -48,6 +48,9 @@ func TestGolden(t *testing.T) {
 		{"roa-none", "show roa 10.9.0.0/24"},
 		{"roa-wrong", "show roa 10.9.0.1/24"},
 		{"wireguard", "show wireguard"},
+		{"bfd", "show bfd"},
+		{"bfd-one", "show bfd alice"},
+		{"bfd-unknown", "show bfd nosuch"},
 		{"acl", "show acl"},
 		{"acl-one", "show acl lan"},
 		{"acl-unknown", "show acl nosuch"},
@@ -181,7 +184,7 @@ func TestExitCodes(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		{"show", 2, "show what? acl, bgp, errors"},
+		{"show", 2, "show what? acl, bfd, bgp, errors"},
 		{"neighbor", 2, "do what? add, del, disable, enable, reset"},
 		{"lab", 2, "do what?"},
 		{"nonsense", 2, `unknown command "nonsense"`},
@@ -296,8 +299,8 @@ func TestAbbreviations(t *testing.T) {
 	same("sh ro fo 10.2.0.2 al", "show route for 10.2.0.2 all")
 	same("sh ro p bgp t default", "show route protocol bgp table default")
 	same("--json sh st", "show status --json")
-	same("-r router1 sh b", "-r router1 show bgp")
-	same("--router=router1 sh b router2", "show bgp router2")
+	same("-r router1 sh bg", "-r router1 show bgp")
+	same("--router=router1 sh bg router2", "show bgp router2")
 	same("sh p all", "show protocols all")
 	same("sh i tun12", "show interfaces tun12")
 	same("n r router2", "neighbor reset router2")

@@ -224,6 +224,11 @@ func handlers() ctl.Handlers {
 			},
 			ctl.WireGuard{Name: "tun13", PublicKey: "CCC=", PeerKey: "DDD=", HandshakeAgeS: -1},
 		),
+		BFD: rows(
+			ctl.BFDSession{Neighbor: "router2", Interface: "tun12", Local: "169.254.12.1", Peer: "169.254.12.2", State: "up", SinceS: 4000, IntervalMs: 50, Multiplier: 3},
+			ctl.BFDSession{Neighbor: "alice", Interface: "tun13", Local: "fe80::1", Peer: "fe80::2", State: "down", SinceS: 3, IntervalMs: 12.5, Multiplier: 5},
+			ctl.BFDSession{Neighbor: "bob", Local: "10.1.0.1", Peer: "10.9.0.1", State: "failed", SinceS: 1, IntervalMs: 300, Multiplier: 3, Error: "10.9.0.1 is on the link of no interface"},
+		),
 		ACL: rows(
 			ctl.ACL{Name: "no8080", State: "ok", In: []string{"eth0", "tun12"}, Out: []string{"tun12"}, Rules: []ctl.ACLRule{
 				{Number: 1, Action: "deny", Protocol: "tcp", DestinationPort: "8080", Packets: at(uint64(12)), Bytes: at(uint64(720))},

@@ -165,6 +165,9 @@ func renderSession(s *screen, b ctl.BGPSession) {
 		}
 		line("Max prefix", "%s", text)
 	}
+	if b.BFD != "" {
+		line("BFD", "%s", s.paint(stateStyle(b.BFD), b.BFD))
+	}
 	if b.AddPath != "" {
 		line("Add path", "%s", b.AddPath)
 	}

@@ -50,6 +50,12 @@ func showCommand(o *options) *cobra.Command {
 		showRoute(o),
 		showFIB(o),
 		showROA(o),
+		showTable(o, tableCommand[ctl.BFDSession]{
+			use: "bfd [NEIGHBOR]", short: "BFD sessions, by which dead links are found",
+			example: "  rlr show bfd\n  rlr show bfd router2 --json",
+			fetch:   (*ctl.Client).BFD, render: renderBFD,
+			name: func(b ctl.BFDSession) string { return b.Neighbor }, thing: "neighbour with BFD",
+		}),
 		showTable(o, tableCommand[ctl.WireGuard]{
 			use: "wireguard [NAME]", short: "WireGuard links",
 			example: "  rlr show wireguard",
@@ -394,6 +400,19 @@ func renderWireGuard(s *screen, rows []ctl.WireGuard) {
 			line("dropped", fmt.Sprintf("%d frames that the dataplane had no room for", w.DataplaneDrops))
 		}
 	}
+}
+
+func renderBFD(s *screen, rows []ctl.BFDSession) {
+	if len(rows) == 0 {
+		s.printf("no BFD sessions: a neighbour has one while its session is established and its configuration says bfd\n")
+		return
+	}
+	t := newTable("Neighbor", "Interface", "Local", "Peer", "State", " Since", " Interval", " Multiplier", "Error")
+	for _, b := range rows {
+		t.add(c(dash(b.Neighbor)), c(dash(b.Interface)), c(b.Local), c(b.Peer), styled(stateStyle(b.State), b.State), c(ago(b.SinceS)),
+			c(fmt.Sprintf("%g ms", b.IntervalMs)), c(count(uint64(b.Multiplier))), c(clean(b.Error)))
+	}
+	t.print(s)
 }
 
 func renderErrors(s *screen, rows []ctl.ErrorRecord) {

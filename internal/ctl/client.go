@@ -157,6 +157,11 @@ func (c *Client) BGP(ctx context.Context) ([]BGPSession, error) {
 	return collect[BGPSession](ctx, c, pathBGP, none)
 }
 
+// BFD answers `show bfd`.
+func (c *Client) BFD(ctx context.Context) ([]BFDSession, error) {
+	return collect[BFDSession](ctx, c, pathBFD, none)
+}
+
 // WireGuard answers `show wireguard`.
 func (c *Client) WireGuard(ctx context.Context) ([]WireGuard, error) {
 	return collect[WireGuard](ctx, c, pathWireGuard, none)

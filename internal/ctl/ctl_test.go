@@ -240,7 +240,7 @@ func TestHostileRequests(t *testing.T) {
 		Routes: func(context.Context, RouteFilter, func(Route) error) error { return nil },
 	})
 	for _, tc := range []struct{ name, request, want string }{
-		{"unknown method", post("/v1/bfd", ""), "400 Bad Request"},
+		{"unknown method", post("/v1/nosuch", ""), "400 Bad Request"},
 		{"unknown path", post("/routes", ""), "does not know POST /routes"},
 		{"GET", "GET /v1/routes HTTP/1.1\r\nHost: rlr\r\nConnection: close\r\n\r\n", "does not know GET"},
 		{"newer parameter", post("/v1/routes", `{"color":"red"}`), "another version"},

@@ -16,6 +16,7 @@ type Handlers struct {
 	Neighbors  func(ctx context.Context) ([]Neighbor, error)
 	Protocols  func(ctx context.Context) ([]Protocol, error)
 	BGP        func(ctx context.Context) ([]BGPSession, error)
+	BFD        func(ctx context.Context) ([]BFDSession, error)
 	WireGuard  func(ctx context.Context) ([]WireGuard, error)
 	Errors     func(ctx context.Context) ([]ErrorRecord, error)
 	ACL        func(ctx context.Context) ([]ACL, error)
@@ -206,6 +207,7 @@ const (
 	pathFIB        = "fib"
 	pathROA        = "roa"
 	pathROAs       = "roa/list"
+	pathBFD        = "bfd"
 	pathWireGuard  = "wireguard"
 	pathErrors     = "errors"
 	pathACL        = "acl"

@@ -212,6 +212,7 @@ func methods(h Handlers) map[string]method {
 		pathWireGuard:  list(h.WireGuard),
 		pathErrors:     list(h.Errors),
 		pathACL:        list(h.ACL),
+		pathBFD:        list(h.BFD),
 		pathRoutes:     streamed(h.Routes),
 		pathRouteCount: call(h.RouteCount),
 		pathFIB:        streamed(h.FIB),

@@ -171,6 +171,7 @@ type BGPSession struct {
 	GracefulRestart *GracefulRestart `json:"graceful_restart,omitempty"`
 
 	MaxPrefix []PrefixLimit `json:"max_prefix,omitempty"`
+	BFD       string        `json:"bfd,omitempty"`               // of an established session that is watched: up or down
 	AddPath   string        `json:"add_path,omitempty"`          // agreed on: receive, send or both
 	Role      string        `json:"role,omitempty"`              // ours (RFC 9234)
 	Leaks     uint64        `json:"leaks,omitempty"`             // UPDATEs whose routes came the wrong way, by their OTC
@@ -267,6 +268,19 @@ type FIBPath struct {
 	NextHop   string `json:"nexthop"`
 	Interface string `json:"interface"`
 	Weight    uint8  `json:"weight"`
+}
+
+// BFDSession is a row of `show bfd`.
+type BFDSession struct {
+	Neighbor   string  `json:"neighbor"` // whose session it watches
+	Interface  string  `json:"interface"`
+	Local      string  `json:"local"`
+	Peer       string  `json:"peer"`
+	State      string  `json:"state"` // up, init, down, admin-down; failed, and Error says why the dataplane has none
+	SinceS     float64 `json:"since_s"`
+	IntervalMs float64 `json:"interval_ms"` // the least time between packets that we want, both ways
+	Multiplier uint8   `json:"multiplier"`  // ours
+	Error      string  `json:"error,omitempty"`
 }
 
 // WireGuard is a row of `show wireguard`.
