@@ -231,6 +231,7 @@ func TestLinkLocal(t *testing.T) {
 
 func TestACL(t *testing.T)  { passes(t, "acl") }
 func TestDN42(t *testing.T) { passes(t, "dn42") }
+func TestBFD(t *testing.T)  { passes(t, "bfd") }
 
 func passes(t *testing.T, scenario string) {
 	eachDataplane(t, func(t *testing.T, kind string) {

@@ -70,6 +70,7 @@ type neighbor struct {
 	graceful string // graceful-restart; "" is the default
 	in, out  string // policies; "" is all
 	dn42     string // what the link is like, as a mapping
+	bfd      string // "" is none
 }
 
 // tunnelMTU is WireGuard's usual one: 1500 bytes less IPv6, UDP and WireGuard.
@@ -279,6 +280,9 @@ func (n node) renderBGP(line func(string, ...any)) {
 		}
 		if p.dn42 != "" {
 			text += ", dn42: " + p.dn42
+		}
+		if p.bfd != "" {
+			text += ", bfd: " + p.bfd
 		}
 		line("    - {%s, import: %s, export: %s}", text, cmp.Or(p.in, "all"), cmp.Or(p.out, "all"))
 	}

@@ -171,6 +171,8 @@ var metricTexts = []struct {
 	{"many_rss_bytes", "memory of the router with them", megabytes},
 	{"failover_ms", "cut to the route on the other tunnel", seconds},
 	{"outage_ms", "outage of the ping by the cut", seconds},
+	{"outage_median_ms", "outage of the ping by a cut, median", milliseconds},
+	{"outage_worst_ms", "outage of the ping by a cut, worst", milliseconds},
 	{"ping_lost", "pings lost in the outage", func(v float64) string { return fmt.Sprintf("%.0f", v) }},
 	{"heal_ms", "healing to the first state again", seconds},
 	{"lab_ms", "the whole lab", seconds},

@@ -1,0 +1,210 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"rlr/internal/ctl"
+)
+
+// bfdScenario is three-sites with BFD on each session: a silent cut costs milliseconds, not a hold time.
+func bfdScenario() scenario {
+	return scenario{
+		name:    "bfd",
+		summary: "Three sites that watch their tunnels by BFD; a tunnel dies silently, again and again, and traffic moves within milliseconds",
+		checks: []CheckInfo{
+			{"processes-unprivileged", "every router is an unprivileged process of its own on the dataplane asked for", "router3 is started in the lab's session with all privileges that the lab has"},
+			{"sessions", "all sessions are Established", "router3 has a neighbour that does not exist"},
+			{"routes", "router1 has the direct path as best and the way around as alternative", "router3 and its neighbours are configured with another AS number"},
+			{"fib-agrees", "show fib agrees with show route on every router", "somebody makes router2's dataplane drop what is for 10.3.0.0/24"},
+			{"watched", "every session is watched, and every BFD session is up", "router2's end of tun23 has no BFD"},
+			{"failover", fmt.Sprintf("%d silent cuts of tun12 under a thousand pings a second: the median outage is under 250 ms, the longest under 500 ms", bfdCuts), "the sessions over tun12 have a BFD interval of 400 ms"},
+			{"reason", "each cut ended router1's session with router2 as Cease: BFD Down, and nothing else did", "an operator resets the session once"},
+			{"healed", "the first state returns when the tunnel works again", "the tunnel stays cut after the last time"},
+		},
+		network: bfdNetwork,
+		story:   bfdStory,
+	}
+}
+
+const (
+	bfdTimes      = "{interval: 50ms, multiplier: 3}"
+	bfdCuts       = 10
+	bfdMedian     = 250 * time.Millisecond
+	bfdLongest    = 500 * time.Millisecond
+	bfdDown       = "Cease: BFD Down"
+	bfdRecovery   = 10 * time.Second // for packets to come back at all
+	bfdPingPeriod = time.Millisecond
+)
+
+func bfdNetwork(sabotage string) network {
+	net := threeSitesNetwork(sabotage) // which knows those of its own checks
+	for i := range net.nodes {
+		for k := range net.nodes[i].neighbors {
+			net.nodes[i].neighbors[k].bfd = bfdTimes
+		}
+	}
+	switch sabotage {
+	case "watched":
+		net.node("router2").neighbor("router3").bfd = "false"
+	case "failover":
+		net.node("router1").neighbor("router2").bfd = "{interval: 400ms, multiplier: 3}"
+		net.node("router2").neighbor("router1").bfd = "{interval: 400ms, multiplier: 3}"
+	}
+	return net
+}
+
+func bfdStory(ctx context.Context, p *play) error {
+	together(
+		func() { p.check(ctx, "processes-unprivileged", p.checkProcesses) },
+		func() { p.converge(ctx, checkSiteRoutes(p)) },
+	)
+	switch p.opt.Sabotage {
+	case "fib-agrees":
+		if err := p.meddle(ctx, "router2", siteNet3); err != nil {
+			return err
+		}
+	case "reason":
+		if _, err := p.rlr(ctx, "router1", "neighbor", "reset", "router2"); err != nil {
+			return fmt.Errorf("sabotage: %w", err)
+		}
+	}
+	together(
+		func() { p.check(ctx, "fib-agrees", p.checkFIB) },
+		func() { p.check(ctx, "watched", p.checkWatched) },
+	)
+	ping, err := p.pingEvery(ctx, "server1", siteServer2, bfdPingPeriod, time.Second)
+	if err != nil {
+		return err
+	}
+	defer ping.stop()
+	p.check(ctx, "failover", func(ctx context.Context) (string, error) { return p.checkCuts(ctx, ping) })
+	p.check(ctx, "reason", p.checkBFDReason)
+	p.check(ctx, "healed", func(ctx context.Context) (string, error) {
+		if p.opt.Sabotage != "healed" {
+			if err := commandRelay(ctx, p.place.relaySocket(), "heal", "tun12"); err != nil {
+				return "", err
+			}
+		}
+		healed := time.Now()
+		err := until(ctx, convergeLimit, func() error { return p.bfdAsAtFirst(ctx) })
+		return fmt.Sprintf("after %.1f s", time.Since(healed).Seconds()), err
+	})
+	return nil
+}
+
+func (p *play) checkWatched(ctx context.Context) (string, error) {
+	err := until(ctx, convergeLimit, func() error {
+		for _, router := range p.bgpRouters() {
+			if err := p.watching(ctx, router, "tun12", "tun13", "tun23"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return "two BFD sessions up on each router, " + bfdTimes, err
+}
+
+// watching checks that a router's sessions over these tunnels, as far as it has them, are watched, and that BFD is up.
+func (p *play) watching(ctx context.Context, router string, tunnels ...string) error {
+	var rows []ctl.BFDSession
+	if err := p.ask(ctx, &rows, router, "show", "bfd"); err != nil {
+		return err
+	}
+	for _, t := range tunnels {
+		i := slices.IndexFunc(rows, func(b ctl.BFDSession) bool { return b.Interface == t })
+		switch {
+		case p.net.node(router).iface(t) == nil:
+		case i < 0:
+			return fmt.Errorf("%s does not watch its session over %s", router, t)
+		case rows[i].State != "up":
+			return fmt.Errorf("%s has BFD over %s in the state %s", router, t, rows[i].State)
+		}
+	}
+	return nil
+}
+
+// bfdAsAtFirst is asAtFirst, with BFD.
+func (p *play) bfdAsAtFirst(ctx context.Context) error {
+	if err := p.asAtFirst(ctx); err != nil {
+		return err
+	}
+	return errors.Join(p.watching(ctx, "router1", "tun12"), p.watching(ctx, "router2", "tun12"))
+}
+
+// checkCuts cuts tun12 again and again, and measures how long server1 goes without an answer. The last cut is not healed.
+func (p *play) checkCuts(ctx context.Context, ping *stream) (string, error) {
+	var outages []time.Duration
+	for n := range bfdCuts {
+		if n > 0 {
+			if err := commandRelay(ctx, p.place.relaySocket(), "heal", "tun12"); err != nil {
+				return "", err
+			}
+		}
+		if err := until(ctx, convergeLimit, func() error { return p.bfdAsAtFirst(ctx) }); err != nil {
+			return "", err
+		}
+		outage, err := p.cutOnce(ctx, ping)
+		if err != nil {
+			return "", fmt.Errorf("cut %d: %w", n+1, err)
+		}
+		p.progress.say("cut %d of %d: %d ms", n+1, bfdCuts, outage.Milliseconds())
+		outages = append(outages, outage)
+	}
+	typical, longest := median(outages), slices.Max(outages)
+	p.metric("outage_median_ms", ms(typical))
+	p.metric("outage_worst_ms", ms(longest))
+	detail := fmt.Sprintf("%d cuts: outage %d ms (median), %d ms (longest)", len(outages), typical.Milliseconds(), longest.Milliseconds())
+	if typical >= bfdMedian || longest >= bfdLongest {
+		return "", fmt.Errorf("%s; wanted under %d and %d ms", detail, bfdMedian.Milliseconds(), bfdLongest.Milliseconds())
+	}
+	return detail, nil
+}
+
+// cutOnce cuts tun12 under the ping, and returns the longest time without an answer.
+func (p *play) cutOnce(ctx context.Context, ping *stream) (time.Duration, error) {
+	before := time.Now()
+	if err := until(ctx, bfdRecovery, func() error {
+		if got, _ := ping.since(before); len(got) < 20 {
+			return fmt.Errorf("server1 gets no answer from %s", siteServer2)
+		}
+		return nil
+	}); err != nil {
+		return 0, err
+	}
+	if err := commandRelay(ctx, p.place.relaySocket(), "cut", "tun12"); err != nil {
+		return 0, err
+	}
+	cut := time.Now()
+	const settled = 700 * time.Millisecond // longer than an outage may be: until then answers are those of before, or none
+	if err := pause(ctx, settled); err != nil {
+		return 0, err
+	}
+	err := until(ctx, bfdRecovery, func() error {
+		if got, lost := ping.since(cut.Add(settled)); len(got) < 20 {
+			return fmt.Errorf("server1 gets no answer from %s, %d pings lost", siteServer2, lost)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	replies, _ := ping.since(before)
+	return longestGap(replies), nil
+}
+
+func (p *play) checkBFDReason(ctx context.Context) (string, error) {
+	sessions, err := p.sessionRows(ctx)
+	if err != nil {
+		return "", err
+	}
+	b := sessions["router2"]
+	if !strings.HasPrefix(b.LastError, bfdDown) || b.Flaps != bfdCuts {
+		return "", fmt.Errorf("router1's session with router2 has %d flaps, the last one by %q", b.Flaps, b.LastError)
+	}
+	return fmt.Sprintf("%d flaps, the last one: %s", b.Flaps, b.LastError), nil
+}
