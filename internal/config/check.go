@@ -20,6 +20,7 @@ func (d *decoder) check(c *Config) {
 	d.checkStatic(c, own)
 	d.checkBGP(c, own)
 	d.checkROA(c)
+	d.checkServices(c, own)
 }
 
 func (d *decoder) checkRouter(c *Config) {

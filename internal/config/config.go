@@ -397,11 +397,6 @@ const (
 	DefaultConnectRetry = 10 * time.Second // much less than RFC 4271's 120 s: a healed link should be used at once
 )
 
-// Services is the `services` section: what the router offers to others than its own commands.
-type Services struct {
-	HTTP netip.AddrPort // TCP of the host, for /healthz and /readyz; zero: not served. An unspecified address listens on all
-}
-
 // Control is the `control` section.
 type Control struct {
 	Socket string // absolute; "": control.sock in the router's folder

@@ -58,7 +58,7 @@ func (c *Config) tree() *block {
 	root.sub("policies", policies)
 	root.sub("bgp", c.BGP.block(c.Router))
 	root.sub("roa", c.ROA.block())
-	root.sub("services", newBlock().addrPort("http", c.Services.HTTP))
+	root.sub("services", c.Services.block())
 	root.sub("control", newBlock().text("socket", c.Control.Socket).text("grpc", c.Control.GRPC).flag("grpc-public", c.Control.GRPCPublic))
 	log := newBlock()
 	log.word("level", string(c.Log.Level), "info")

@@ -49,7 +49,6 @@ const (
 	laterBFD     = "a next hop is watched where it is a BGP neighbor only: remove it"
 	laterSession = "remove it"
 	laterService = "the router offers its control socket only: remove it"
-	laterSocks   = "programs of the host do not reach the router's networks through it: remove it"
 	laterDevice  = "connect by memif or wireguard"
 )
 
@@ -209,10 +208,12 @@ var (
 	}}
 	servicesSection = &section{"services", []key{
 		{name: "http"},
-		{name: "socks5", later: laterSocks},
-		{name: "expose", later: laterSocks},
+		{name: "socks5"},
+		{name: "expose"},
 	}}
-	logSection = &section{"log", []key{{name: "level"}, {name: "format"}}}
+	socksSection  = &section{"socks5", []key{{name: "listen"}, {name: "dns"}}}
+	exposeSection = &section{"an exposed service", []key{{name: "listen"}, {name: "to"}}}
+	logSection    = &section{"log", []key{{name: "level"}, {name: "format"}}}
 )
 
 // sections is the whole schema, for the test that compares it with docs/configuration.md.
@@ -221,7 +222,7 @@ var sections = []*section{
 	peerSection, staticSection, viaSection, aclRuleSection, interfaceACLSection, setsSection, ruleSection, matchSection, asPathSection, setSection, editSection,
 	bgpSection, dn42Section, redistributeSection, neighborSection, familyPolicySection, dn42LinkSection, gracefulSection, dynamicSection, roaSection,
 	rtrSection, controlSection, logSection, maxPrefixSection, prefixLimitSection, addPathSection, roleSection,
-	servicesSection, bfdSection,
+	servicesSection, socksSection, exposeSection, bfdSection,
 }
 
 // groupSection are the keys of a neighbour that many can share.

@@ -47,6 +47,8 @@ var inSection = map[*section]string{
 	addPathSection:      "bgp:\n  neighbors:\n    - add-path:\n        %s\n",
 	roleSection:         "bgp:\n  neighbors:\n    - role:\n        %s\n",
 	servicesSection:     "services:\n  %s\n",
+	socksSection:        "services:\n  socks5:\n    %s\n",
+	exposeSection:       "services:\n  expose:\n    - %s\n",
 	controlSection:      "control:\n  %s\n",
 	logSection:          "log:\n  %s\n",
 }

@@ -44,9 +44,7 @@ func (d *decoder) config(v value) *Config {
 		case "roa":
 			c.ROA = d.roa(v)
 		case "services":
-			d.mapping(v, servicesSection, func(_ string, v value) {
-				c.Services.HTTP = d.serve(v, "http")
-			})
+			c.Services = d.services(v)
 		case "control":
 			c.Control = d.control(v)
 		case "log":

@@ -73,6 +73,10 @@ var Rules = []Rule{
 		Why: "the status page, the metrics and what supervisors ask are another rendering of the same status; x/net limits its connections",
 	},
 	{
+		Folder: "internal/proxy", May: nil,
+		Why: "it joins connections, and must not know whose stacks they are on",
+	},
+	{
 		Folder: "internal/deptest", May: nil,
 		Why: "the test of the imports needs a parser only",
 	},
