@@ -58,6 +58,7 @@ func (r *router) become(ctx context.Context, ov overlay, next *config.Config) ([
 	r.overlay.Store(&ov)
 	r.config.Store(next)
 	setLevel(r.logger, next.Log)
+	defer r.applyProxies(next) // when their addresses are there
 	r.discovering.Lock()
 	r.configureAgent()
 	r.discovering.Unlock()
@@ -145,6 +146,7 @@ func difference(old, next *config.Config) []string {
 	if !reflect.DeepEqual(old.ROA, next.ROA) {
 		out = append(out, "roa changed")
 	}
+	out = append(out, proxyChanges(old.Services, next.Services)...)
 	if old.Dataplane.Audit != next.Dataplane.Audit {
 		out = append(out, "dataplane.audit changed")
 	}

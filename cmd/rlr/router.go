@@ -65,6 +65,7 @@ type router struct {
 	roas    *rpki.Collector // nil without an AS
 	prober  *hoststack.Prober
 	links   *links
+	proxies proxies
 
 	lives  atomic.Uint64 // of the dataplane, so far
 	health health
@@ -180,6 +181,7 @@ func (r *router) build() error {
 	}
 	r.prober = hoststack.NewProber(r.access.probes, r.agent)
 	r.links = newLinks(r.stages, r.subsystem("wg"))
+	r.proxies.stages = map[string]*stage{}
 	if cfg.Router.AS == 0 {
 		bgpFeed.Complete()
 		return nil
@@ -240,6 +242,7 @@ func (r *router) start(ctx context.Context) error {
 	if err := r.startGRPC(cfg); err != nil {
 		return err
 	}
+	r.applyProxies(cfg)
 	control, err := ctl.NewServer(r.claim, version, r.handlers(), r.subsystem("control"), ctl.WithSocket(cfg.Control.Socket))
 	if err != nil {
 		return err
