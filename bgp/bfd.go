@@ -8,8 +8,12 @@ import (
 )
 
 // This file ends sessions by BFD (RFC 5882): the dataplane tells within milliseconds that the way to a neighbour is gone, and
-// what was learned by it goes at once. A session of BFD lives as long as the BGP session that asks for it; that it was down
-// before it was ever up says nothing, as the neighbour may have none.
+// what was learned by it goes at once.
+//
+// A neighbour is watched from when it is configured, and not from when its session is established: VPP sends a neighbour nothing,
+// not even our TCP, from when it is told to watch it until it has heard of it (adj_bfd_notify in src/vnet/adj/adj_bfd.c). That
+// costs a second or two, in which no route should depend on it. And who has no BFD would never be reached: so one who does not
+// answer is not watched, for a while or until the session that is established without ends.
 
 // BFD says how a neighbour is watched; without an interval it is not.
 type BFD struct {
@@ -44,65 +48,112 @@ func (b *BFD) normalize(multihop bool) error {
 	return nil
 }
 
-// BFDMonitor is the dataplane's BFD. WatchBFD has a session on an interface ("": the one in whose subnet remote is) until stop is
-// called, and tells changed whether it is up; changed does not block.
+// BFDMonitor is the dataplane's BFD. WatchBFD has a session on an interface ("": the one in whose subnet remote is), from local if
+// that is given, until stop is called, and tells changed whether it is up; changed does not block.
 type BFDMonitor interface {
 	WatchBFD(iface string, local, remote netip.Addr, b BFD, changed func(up bool)) (stop func())
 }
 
-// bfdWatched is what a peer has asked for.
-type bfdWatched struct {
-	cfg   BFD
-	sess  *session
-	stop  func()
-	upped bool // it was up
+const (
+	// bfdPatience is how long a neighbour that was never heard of may be silent: sessions of BFD that are not up send every second,
+	// and WireGuard asks for a handshake every five.
+	bfdPatience = 15 * time.Second
+	// bfdProven is the same for one that has answered before: most likely its link is dead.
+	bfdProven = 2 * time.Minute
+	// bfdPause is how long one who was silent is not watched, so that BGP can do without.
+	bfdPause = 30 * time.Second
+)
+
+// watching is a peer's BFD.
+type watching struct {
+	cfg    BFD
+	from   netip.Addr // LocalAddress
+	stop   func()     // nil: it is not watched
+	turn   int        // counts the times that it was
+	up     bool
+	tried  bool      // it was watched with this configuration
+	proven bool      // the neighbour has answered, since it was configured
+	since  time.Time // that it is not up, or not watched
+	pause  time.Time // it is not watched before
 }
 
-// followBFD has the established session watched as the configuration says, and no other.
-func (p *peer) followBFD() {
-	var cfg BFD
-	var sess *session
-	if p.bfd != nil && !p.closing && p.status.current() == Established {
-		cfg, sess = p.config().BFD, p.sess
+// followBFD has the neighbour watched as the configuration says.
+func (p *peer) followBFD(now time.Time) {
+	w, cfg := &p.watched, p.config()
+	wanted := p.bfd != nil && !p.closing && cfg.BFD.Interval > 0
+	switch {
+	case w.tried && (!wanted || w.cfg != cfg.BFD || w.from != cfg.LocalAddress):
+		if w.stop != nil {
+			w.stop()
+		}
+		*w = watching{turn: w.turn, proven: w.proven && wanted}
+	case w.stop != nil && !w.up && now.Sub(w.since) >= p.bfdPatience():
+		p.log.WithField("for", now.Sub(w.since).Round(time.Second).String()).Info("the BGP neighbor does not answer by BFD, and is not watched for now")
+		w.stop()
+		w.stop, w.since, w.pause = nil, now, now.Add(bfdPause)
+		p.dialAt = now
 	}
-	if cfg.Interval == 0 {
-		sess = nil
+	established := p.status.current() == Established
+	if wanted && w.stop == nil && !now.Before(w.pause) && (!w.tried || w.proven || !established) {
+		p.watch(cfg, now)
 	}
-	if p.watched.sess == sess && (sess == nil || p.watched.cfg == cfg) {
-		return
-	}
-	if p.watched.stop != nil {
-		p.watched.stop()
-	}
-	p.watched = bfdWatched{}
-	if sess == nil {
+	switch {
+	case w.stop == nil && wanted:
+		p.status.setBFD("no answer")
+	case w.stop == nil:
 		p.status.setBFD("")
-		return
+	case w.up:
+		p.status.setBFD("up")
+	default:
+		p.status.setBFD("down")
 	}
-	remote := p.config().Address
-	iface := p.config().Interface
+}
+
+func (p *peer) bfdPatience() time.Duration {
+	if p.watched.proven {
+		return bfdProven
+	}
+	return bfdPatience
+}
+
+// bfdNext is when followBFD may have something to do; zero: when something happens.
+func (p *peer) bfdNext() time.Time {
+	switch w := &p.watched; {
+	case w.stop == nil:
+		return w.pause
+	case w.up:
+		return time.Time{}
+	default:
+		return w.since.Add(p.bfdPatience())
+	}
+}
+
+func (p *peer) watch(cfg *Neighbor, now time.Time) {
+	iface := cfg.Interface
 	if iface == "" {
-		iface = remote.Zone()
+		iface = cfg.Address.Zone()
 	}
-	p.status.setBFD("down")
-	p.watched = bfdWatched{cfg: cfg, sess: sess}
-	p.watched.stop = p.bfd.WatchBFD(iface, p.sessWire.local, remote, cfg, func(up bool) {
-		p.post(func() { p.bfdChanged(sess, cfg, up) })
+	w := &p.watched
+	*w = watching{cfg: cfg.BFD, from: cfg.LocalAddress, turn: w.turn + 1, tried: true, proven: w.proven, since: now}
+	turn := w.turn
+	w.stop = p.bfd.WatchBFD(iface, cfg.LocalAddress, cfg.Address, cfg.BFD, func(up bool) {
+		p.post(func() { p.bfdChanged(turn, up) })
 	})
 }
 
-func (p *peer) bfdChanged(sess *session, cfg BFD, up bool) {
+func (p *peer) bfdChanged(turn int, up bool) {
 	w := &p.watched
-	if w.sess != sess || w.cfg != cfg {
-		return // of a session that is over
+	if w.stop == nil || w.turn != turn || w.up == up {
+		return // it is over, or no news
 	}
+	w.up, w.since = up, time.Now()
 	if up {
-		w.upped = true
-		p.status.setBFD("up")
+		w.proven = true
+		p.stopDial() // it may wait for an answer to what was not sent
+		p.dialAt = time.Time{}
 		return
 	}
-	p.status.setBFD("down")
-	if w.upped && sess == p.sess {
-		sess.cease(&p.work, ceaseBFDDown, nil, "Cease: BFD Down (sent)")
+	if p.sess != nil && p.status.current() == Established {
+		p.sess.cease(&p.work, ceaseBFDDown, nil, "Cease: BFD Down (sent)")
 	}
 }

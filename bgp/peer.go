@@ -65,7 +65,7 @@ type peer struct {
 	closing   bool            // disabled or to be removed: nothing new
 	down      []chan struct{} // closed once closing is done
 	work      sync.WaitGroup
-	watched   bfdWatched
+	watched   watching
 
 	status peerStatus
 }
@@ -140,6 +140,7 @@ func (p *peer) post(f func()) bool {
 func (p *peer) run(ctx context.Context, gobgp gobgpSide) {
 	p.ctx, p.gobgp = ctx, gobgp
 	p.dialAt = time.Now().Add(firstDial/2 + rand.N(firstDial/2))
+	p.watched.pause = p.dialAt // WireGuard's handshake begins with the first packet; where the peer starts, too, it may be early
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -172,7 +173,7 @@ func (p *peer) end() {
 	p.closing = true
 	p.readMail() // connections may wait in it
 	p.stopDial()
-	p.followBFD()
+	p.followBFD(time.Now())
 	for _, w := range []*wire{p.out, p.in} {
 		if w != nil {
 			w.close()
@@ -251,7 +252,7 @@ func (p *peer) step(now time.Time) time.Duration {
 	p.offer(now)
 	p.dial(now)
 	p.updateState()
-	p.followBFD()
+	p.followBFD(now)
 	p.reportDown()
 	return p.nextStep(now)
 }
@@ -280,6 +281,9 @@ func (p *peer) nextStep(now time.Time) time.Duration {
 		sooner(later(p.giveAt, p.calmUntil))
 	}
 	sooner(p.confirmBy)
+	if next := p.bfdNext(); next.After(now) {
+		sooner(next)
+	}
 	sooner(p.staleBy)
 	if p.resting(now) {
 		sooner(p.restUntil)

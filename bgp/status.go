@@ -52,7 +52,7 @@ type Session struct {
 	AddPath      string // what was agreed on: receive, send or both; "": nothing
 	Malformed    uint64 // UPDATEs whose routes were taken as withdrawn for something malformed in them (RFC 7606)
 	Limits       []LimitState
-	BFD          string // of an established session that is watched: up or down; "": it is not
+	BFD          string // up, down, or "no answer" where it is not watched for that; "": not wanted
 
 	// Counted is when the figures were so that only GoBGP knows: Received, Accepted, Advertised, Graceful.Stale, HoldTime and
 	// Keepalive. It is zero, and they are, while GoBGP has not been able to say of this session.
@@ -286,7 +286,7 @@ func (st *peerStatus) snapshot(cfg Neighbor) Session {
 	s := Session{
 		Neighbor: cfg, State: st.state, Since: st.since, LocalAddress: st.local, Families: cfg.Families, Flaps: st.flaps,
 		Disabled: st.disabled, LastError: st.lastError, LastErrorAt: st.lastErrorAt, ConnectError: st.connectError,
-		Graceful: st.gracefulLocked(cfg, time.Now()), Malformed: st.tally.withdrawn.Load(), Leaks: st.tally.leaks.Load(),
+		BFD: st.bfd, Graceful: st.gracefulLocked(cfg, time.Now()), Malformed: st.tally.withdrawn.Load(), Leaks: st.tally.leaks.Load(),
 	}
 	s.Limits = st.limitsLocked(cfg)
 	if cfg.External {
@@ -296,7 +296,7 @@ func (st *peerStatus) snapshot(cfg Neighbor) Session {
 		if st.paths != 0 {
 			s.AddPath = pathsText(st.paths)
 		}
-		s.Uptime, s.Families, s.BFD = time.Since(st.since), st.families, st.bfd
+		s.Uptime, s.Families = time.Since(st.since), st.families
 	}
 	return s
 }

@@ -24,7 +24,7 @@ func bfdScenario() scenario {
 			{"watched", "every session is watched, and every BFD session is up", "router2's end of tun23 has no BFD"},
 			{"failover", fmt.Sprintf("%d silent cuts of tun12 under a thousand pings a second: the median outage is under 250 ms, the longest under 500 ms", bfdCuts), "the sessions over tun12 have a BFD interval of 400 ms"},
 			{"reason", "each cut ended router1's session with router2 as Cease: BFD Down, and nothing else did", "an operator resets the session once"},
-			{"healed", "the first state returns when the tunnel works again", "the tunnel stays cut after the last time"},
+			{"healed", "the first state returns when the tunnel works again, and the way back costs under 500 ms, each time", "the tunnel stays cut after the last time"},
 		},
 		network: bfdNetwork,
 		story:   bfdStory,
@@ -82,19 +82,42 @@ func bfdStory(ctx context.Context, p *play) error {
 		return err
 	}
 	defer ping.stop()
-	p.check(ctx, "failover", func(ctx context.Context) (string, error) { return p.checkCuts(ctx, ping) })
+	var back []time.Duration
+	p.check(ctx, "failover", func(ctx context.Context) (detail string, err error) {
+		detail, back, err = p.checkCuts(ctx, ping)
+		return detail, err
+	})
 	p.check(ctx, "reason", p.checkBFDReason)
 	p.check(ctx, "healed", func(ctx context.Context) (string, error) {
-		if p.opt.Sabotage != "healed" {
-			if err := commandRelay(ctx, p.place.relaySocket(), "heal", "tun12"); err != nil {
-				return "", err
-			}
+		began := time.Now()
+		gap, err := p.healOnce(ctx, ping, p.opt.Sabotage != "healed")
+		if err != nil {
+			return "", err
 		}
-		healed := time.Now()
-		err := until(ctx, convergeLimit, func() error { return p.bfdAsAtFirst(ctx) })
-		return fmt.Sprintf("after %.1f s", time.Since(healed).Seconds()), err
+		longest := slices.Max(append(back, gap))
+		p.metric("way_back_worst_ms", ms(longest))
+		detail := fmt.Sprintf("after %.1f s; the way back cost %d ms at most", time.Since(began).Seconds(), longest.Milliseconds())
+		if longest >= bfdLongest {
+			return "", errors.New(detail)
+		}
+		return detail, nil
 	})
 	return nil
+}
+
+// healOnce lets tun12 work, if it is to, and returns the longest time without an answer until all is as at first.
+func (p *play) healOnce(ctx context.Context, ping *stream, really bool) (time.Duration, error) {
+	healed := time.Now()
+	if really {
+		if err := commandRelay(ctx, p.place.relaySocket(), "heal", "tun12"); err != nil {
+			return 0, err
+		}
+	}
+	if err := until(ctx, convergeLimit, func() error { return p.bfdAsAtFirst(ctx) }); err != nil {
+		return 0, err
+	}
+	replies, _ := ping.since(healed)
+	return longestGap(replies), nil
 }
 
 func (p *play) checkWatched(ctx context.Context) (string, error) {
@@ -136,21 +159,24 @@ func (p *play) bfdAsAtFirst(ctx context.Context) error {
 	return errors.Join(p.watching(ctx, "router1", "tun12"), p.watching(ctx, "router2", "tun12"))
 }
 
-// checkCuts cuts tun12 again and again, and measures how long server1 goes without an answer. The last cut is not healed.
-func (p *play) checkCuts(ctx context.Context, ping *stream) (string, error) {
+// checkCuts cuts tun12 again and again, and measures how long server1 goes without an answer, then and on the way back. The last
+// cut is not healed.
+func (p *play) checkCuts(ctx context.Context, ping *stream) (detail string, back []time.Duration, err error) {
+	if err := until(ctx, convergeLimit, func() error { return p.bfdAsAtFirst(ctx) }); err != nil {
+		return "", nil, err
+	}
 	var outages []time.Duration
 	for n := range bfdCuts {
 		if n > 0 {
-			if err := commandRelay(ctx, p.place.relaySocket(), "heal", "tun12"); err != nil {
-				return "", err
+			gap, err := p.healOnce(ctx, ping, true)
+			if err != nil {
+				return "", nil, err
 			}
-		}
-		if err := until(ctx, convergeLimit, func() error { return p.bfdAsAtFirst(ctx) }); err != nil {
-			return "", err
+			back = append(back, gap)
 		}
 		outage, err := p.cutOnce(ctx, ping)
 		if err != nil {
-			return "", fmt.Errorf("cut %d: %w", n+1, err)
+			return "", nil, fmt.Errorf("cut %d: %w", n+1, err)
 		}
 		p.progress.say("cut %d of %d: %d ms", n+1, bfdCuts, outage.Milliseconds())
 		outages = append(outages, outage)
@@ -158,11 +184,11 @@ func (p *play) checkCuts(ctx context.Context, ping *stream) (string, error) {
 	typical, longest := median(outages), slices.Max(outages)
 	p.metric("outage_median_ms", ms(typical))
 	p.metric("outage_worst_ms", ms(longest))
-	detail := fmt.Sprintf("%d cuts: outage %d ms (median), %d ms (longest)", len(outages), typical.Milliseconds(), longest.Milliseconds())
+	detail = fmt.Sprintf("%d cuts: outage %d ms (median), %d ms (longest)", len(outages), typical.Milliseconds(), longest.Milliseconds())
 	if typical >= bfdMedian || longest >= bfdLongest {
-		return "", fmt.Errorf("%s; wanted under %d and %d ms", detail, bfdMedian.Milliseconds(), bfdLongest.Milliseconds())
+		return "", nil, fmt.Errorf("%s; wanted under %d and %d ms", detail, bfdMedian.Milliseconds(), bfdLongest.Milliseconds())
 	}
-	return detail, nil
+	return detail, back, nil
 }
 
 // cutOnce cuts tun12 under the ping, and returns the longest time without an answer.

@@ -173,6 +173,7 @@ var metricTexts = []struct {
 	{"outage_ms", "outage of the ping by the cut", seconds},
 	{"outage_median_ms", "outage of the ping by a cut, median", milliseconds},
 	{"outage_worst_ms", "outage of the ping by a cut, worst", milliseconds},
+	{"way_back_worst_ms", "and on the way back, worst", milliseconds},
 	{"ping_lost", "pings lost in the outage", func(v float64) string { return fmt.Sprintf("%.0f", v) }},
 	{"heal_ms", "healing to the first state again", seconds},
 	{"lab_ms", "the whole lab", seconds},

@@ -23,10 +23,11 @@ import (
 
 // BFD is what somebody wants of a session.
 type BFD struct {
-	Interface   string        // "": the one in whose subnet Peer is
-	Local, Peer netip.Addr    // of one family
-	Interval    time.Duration // least time between packets, both ways
-	Multiplier  uint8         // so many of our packets that are missing are a failure for the peer
+	Interface  string        // "": the one in whose subnet Peer is
+	Peer       netip.Addr    // link-local with an interface only
+	Local      netip.Addr    // invalid: the interface's in Peer's subnet, or its link-local one
+	Interval   time.Duration // least time between packets, both ways
+	Multiplier uint8         // so many of our packets that are missing are a failure for the peer
 }
 
 // BFDState is a session's, with RFC 5880's values.
@@ -49,7 +50,7 @@ func (s BFDState) String() string {
 
 var bfdStates = [...]string{"admin-down", "down", "init", "up"}
 
-// BFDSession is a session as it is.
+// BFDSession is a session as it is, with interface and local address where they are known.
 type BFDSession struct {
 	BFD
 	State BFDState
@@ -113,7 +114,11 @@ func (a *Agent) BFDSessions() []BFDSession {
 	defer a.mu.Unlock()
 	var list []BFDSession
 	for w := range a.bfds {
-		list = append(list, w.BFDSession)
+		s := w.BFDSession
+		if name, ok := a.byIndex[w.key.index]; ok && w.there {
+			s.Interface, s.Local = name, w.key.local
+		}
+		list = append(list, s)
 	}
 	slices.SortFunc(list, func(x, y BFDSession) int {
 		return cmp.Or(cmp.Compare(x.Interface, y.Interface), x.Peer.Compare(y.Peer), x.Local.Compare(y.Local))
@@ -164,7 +169,7 @@ func (l *life) settleBFD(ctx context.Context) error {
 	wanted := l.a.wantedBFD()
 	if !l.report.Supports(binapi.BFD) {
 		for _, w := range wanted {
-			l.a.bfdSettled(w, bfdKey{}, errors.New("this VPP has no BFD, or another version of its messages"))
+			l.a.bfdSettled(w, errors.New("this VPP has no BFD, or another version of its messages"))
 		}
 		return nil
 	}
@@ -179,8 +184,7 @@ func (l *life) settleBFD(ctx context.Context) error {
 	}
 	keep := map[bfdKey]bool{}
 	for _, w := range wanted {
-		index, err := l.a.bfdInterface(&w.BFD)
-		key := bfdKey{index, w.Local, w.Peer}
+		key, err := l.a.bfdPlace(&w.BFD)
 		if err == nil {
 			keep[key] = true
 			l.a.bfdIsWanted(w, key)
@@ -189,9 +193,13 @@ func (l *life) settleBFD(ctx context.Context) error {
 		if err != nil && !isRefusal(err) && l.s.err() != nil {
 			return err
 		}
-		l.a.bfdSettled(w, key, err)
-		if d := have[key]; err == nil && d != nil && BFDState(d.State) != BFDAdminDown {
-			l.a.bfdChanged(key, BFDState(d.State))
+		l.a.bfdSettled(w, err)
+		if d := have[key]; err == nil && (d == nil || BFDState(d.State) != BFDAdminDown) {
+			state := BFDDown // of a new one
+			if d != nil {
+				state = BFDState(d.State)
+			}
+			l.a.bfdChanged(key, state)
 		}
 	}
 	return l.dropBFD(ctx, have, keep)
@@ -203,23 +211,33 @@ func (a *Agent) wantedBFD() []*bfdWatch {
 	return slices.Collect(maps.Keys(a.bfds))
 }
 
-// bfdInterface finds a session's interface.
-func (a *Agent) bfdInterface(b *BFD) (uint32, error) {
+// bfdPlace finds a session's interface and local address.
+func (a *Agent) bfdPlace(b *BFD) (bfdKey, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	near := func(p netip.Prefix) bool { return p.Bits() < p.Addr().BitLen() && p.Masked().Contains(b.Peer) }
+	for name, l := range a.links {
+		at := slices.IndexFunc(l.addresses, near)
+		if name != b.Interface && (b.Interface != "" || at < 0) {
+			continue
+		}
+		key := bfdKey{l.index, b.Local, b.Peer}
+		switch {
+		case b.Local.IsValid():
+		case b.Peer.Is6() && b.Peer.IsLinkLocalUnicast():
+			key.local = l.linkLocal
+		case at >= 0:
+			key.local = l.addresses[at].Addr()
+		}
+		if !key.local.IsValid() {
+			return key, fmt.Errorf("interface %s has no address beside %s, and none is given", name, b.Peer)
+		}
+		return key, nil
+	}
 	if b.Interface != "" {
-		index, ok := a.byName[b.Interface]
-		if !ok {
-			return noInterface, fmt.Errorf("interface %s is not there", b.Interface)
-		}
-		return index, nil
+		return bfdKey{}, fmt.Errorf("interface %s is not there", b.Interface)
 	}
-	for _, l := range a.links {
-		if slices.ContainsFunc(l.addresses, func(p netip.Prefix) bool { return p.Bits() < p.Addr().BitLen() && p.Masked().Contains(b.Peer) }) {
-			return l.index, nil
-		}
-	}
-	return noInterface, fmt.Errorf("%s is on the link of no interface", b.Peer)
+	return bfdKey{}, fmt.Errorf("%s is on the link of no interface", b.Peer)
 }
 
 // bfdIsWanted has events of the session told from now on.
@@ -230,13 +248,10 @@ func (a *Agent) bfdIsWanted(w *bfdWatch, key bfdKey) {
 	delete(a.bfdLeft, key)
 }
 
-func (a *Agent) bfdSettled(w *bfdWatch, key bfdKey, err error) {
+func (a *Agent) bfdSettled(w *bfdWatch, err error) {
 	a.mu.Lock()
 	news := err != nil && (w.Err == nil || w.Err.Error() != err.Error())
 	w.Err, w.there = err, err == nil
-	if name, ok := a.byIndex[key.index]; ok && err == nil {
-		w.Interface = name
-	}
 	a.mu.Unlock()
 	if news {
 		object := fmt.Sprintf("BFD with %s", w.Peer)

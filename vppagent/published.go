@@ -30,6 +30,7 @@ func (a *Agent) publish(p *pass, rev uint64) (changed bool) {
 		o := p.w.interfaces[st.index]
 		now[want.Name] = link{
 			index: o.index, loopback: want.Loopback != nil, admin: o.admin, up: o.link, table: o.table4, addresses: o.addresses,
+			linkLocal: o.linkLocal,
 		}
 	}
 	a.mu.Lock()

@@ -33,10 +33,11 @@ type link struct {
 	admin, up bool
 	table     uint32
 	addresses []netip.Prefix
+	linkLocal netip.Addr
 }
 
 func (l *link) same(o *link) bool {
-	return l.index == o.index && l.admin == o.admin && l.up == o.up && l.table == o.table && slices.Equal(l.addresses, o.addresses)
+	return l.index == o.index && l.admin == o.admin && l.up == o.up && l.table == o.table && l.linkLocal == o.linkLocal && slices.Equal(l.addresses, o.addresses)
 }
 
 // pass is one reconciliation.

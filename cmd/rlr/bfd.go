@@ -24,8 +24,11 @@ func (r *router) bfdRows(context.Context) ([]ctl.BFDSession, error) {
 	neighbors := r.sessions()
 	for _, s := range r.agent.BFDSessions() {
 		row := ctl.BFDSession{
-			Interface: s.Interface, Local: s.Local.String(), Peer: s.Peer.String(), State: s.State.String(), SinceS: time.Since(s.Since).Seconds(),
+			Interface: s.Interface, Peer: s.Peer.String(), State: s.State.String(), SinceS: time.Since(s.Since).Seconds(),
 			IntervalMs: float64(s.Interval.Microseconds()) / 1000, Multiplier: s.Multiplier,
+		}
+		if s.Local.IsValid() {
+			row.Local = s.Local.String()
 		}
 		for _, n := range neighbors {
 			if n.Address == row.Peer && (n.Interface == row.Interface || row.Interface == "") {

@@ -409,7 +409,7 @@ func renderBFD(s *screen, rows []ctl.BFDSession) {
 	}
 	t := newTable("Neighbor", "Interface", "Local", "Peer", "State", " Since", " Interval", " Multiplier", "Error")
 	for _, b := range rows {
-		t.add(c(dash(b.Neighbor)), c(dash(b.Interface)), c(b.Local), c(b.Peer), styled(stateStyle(b.State), b.State), c(ago(b.SinceS)),
+		t.add(c(dash(b.Neighbor)), c(dash(b.Interface)), c(dash(b.Local)), c(b.Peer), styled(stateStyle(b.State), b.State), c(ago(b.SinceS)),
 			c(fmt.Sprintf("%g ms", b.IntervalMs)), c(count(uint64(b.Multiplier))), c(clean(b.Error)))
 	}
 	t.print(s)

@@ -171,7 +171,7 @@ type BGPSession struct {
 	GracefulRestart *GracefulRestart `json:"graceful_restart,omitempty"`
 
 	MaxPrefix []PrefixLimit `json:"max_prefix,omitempty"`
-	BFD       string        `json:"bfd,omitempty"`               // of an established session that is watched: up or down
+	BFD       string        `json:"bfd,omitempty"`               // up, down, or "no answer" where it is not watched for that
 	AddPath   string        `json:"add_path,omitempty"`          // agreed on: receive, send or both
 	Role      string        `json:"role,omitempty"`              // ours (RFC 9234)
 	Leaks     uint64        `json:"leaks,omitempty"`             // UPDATEs whose routes came the wrong way, by their OTC
