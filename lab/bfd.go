@@ -26,6 +26,7 @@ func bfdScenario() scenario {
 			{"reason", "each cut ended router1's session with router2 as Cease: BFD Down, and nothing else did", "an operator resets the session once"},
 			{"healed", "the first state returns when the tunnel works again, and the way back costs under 500 ms, each time", "the tunnel stays cut after the last time"},
 		},
+		timed:   true,
 		network: bfdNetwork,
 		story:   bfdStory,
 	}

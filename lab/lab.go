@@ -78,6 +78,7 @@ type scenario struct {
 	summary string
 	checks  []CheckInfo
 	vppOnly []string // the checks that are skipped on the embedded dataplane
+	timed   bool     // it measures milliseconds, and needs the machine to itself
 	// network builds the topology, with the defect of a sabotage in it if that is where the defect is.
 	network func(sabotage string) network
 	// story runs the checks in their order. It returns an error only when going on makes no sense.

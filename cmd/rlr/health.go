@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -71,9 +72,24 @@ func (r *router) startWeb() {
 		Listen:  cfg.Services.HTTP,
 		Healthy: func(context.Context) []web.Check { return []web.Check{alive(r.vitals())} },
 		Ready:   func(context.Context) []web.Check { return r.health.ready(r.vitals()) },
+		Figures: r.figures,
 		Log:     r.subsystem("web"),
 	})
 	r.stages.start("web", s.Run)
+}
+
+// figures are those of the commands `rlr show …`.
+func (r *router) figures(ctx context.Context) (web.Figures, error) {
+	f := web.Figures{BGP: r.sessions()}
+	var errs [4]error
+	f.Status, errs[0] = r.status(ctx)
+	f.BFD, errs[1] = r.bfdRows(ctx)
+	f.WireGuard, errs[2] = r.wireguard(ctx)
+	if f.Interfaces, errs[3] = r.interfaces(ctx); errs[3] != nil {
+		r.subsystem("web").WithError(errs[3]).Debug("no interfaces for /metrics") // the dataplane is away, which rlr_dataplane_up says
+		errs[3] = nil
+	}
+	return f, errors.Join(errs[:]...)
 }
 
 // alive is the dataplane's check of /healthz.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -195,6 +196,21 @@ func playEnvironmentOnly(t *testing.T, kind string) {
 	awaitPage(t, router2, fmt.Sprintf("http://127.0.0.1:%d/readyz", tcp2), func(code int, checks []web.Check) bool {
 		return code == http.StatusOK && strings.Contains(checks[2].Detail, "1 of 1 sessions Established")
 	})
+
+	page, err := http.Get(url1 + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	figures, err := io.ReadAll(page.Body)
+	page.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`rlr_bgp_session_up{as="4242420002",neighbor="router2"} 1`, "rlr_dataplane_up 1", `rlr_interface_up{interface="peer1",kind="wireguard"} 1`} {
+		if !strings.Contains(string(figures), line+"\n") {
+			t.Errorf("/metrics does not say %s:\n%s", line, figures)
+		}
+	}
 
 	t.Setenv(ctl.RuntimeEnv, filepath.Join(dir, "r"))
 	if kind == "vpp" {

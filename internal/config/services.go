@@ -7,7 +7,7 @@ import (
 
 // Services is the `services` section: what the router offers to others than its own commands.
 type Services struct {
-	HTTP   netip.AddrPort // TCP of the host, for /healthz and /readyz; zero: not served. An unspecified address listens on all
+	HTTP   netip.AddrPort // TCP of the host, for /healthz, /readyz and /metrics; zero: not served. An unspecified address listens on all
 	Socks  Socks
 	Expose []Expose // in the file's order
 }

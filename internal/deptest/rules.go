@@ -69,8 +69,8 @@ var Rules = []Rule{
 		Why: "BIRD's control protocol is another rendering of the same status",
 	},
 	{
-		Folder: "internal/web", May: []string{"rlr/internal/ctl", "golang.org/x/net/netutil"},
-		Why: "the status page, the metrics and what supervisors ask are another rendering of the same status; x/net limits its connections",
+		Folder: "internal/web", May: []string{"rlr/internal/ctl", "golang.org/x/net/netutil", "github.com/prometheus/client_golang"},
+		Why: "the status page, the metrics and what supervisors ask are another rendering of the same status; x/net limits its connections, and Prometheus' own library knows its formats",
 	},
 	{
 		Folder: "internal/proxy", May: nil,

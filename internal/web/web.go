@@ -1,5 +1,5 @@
 // Package web tells over HTTP how the router is: /healthz and /readyz, for what supervises it (a container platform, a load
-// balancer, a monitor).
+// balancer), and /metrics for Prometheus.
 //
 // It is read-only, and knows nothing of the router: what is asked comes in as functions that look at the moment of the
 // question. Whoever reaches the address may ask, so a page says no more than which part is well, and one client can neither
@@ -43,7 +43,9 @@ type Options struct {
 	Listen netip.AddrPort // TCP of the host
 	// Healthy and Ready look at the router. They return before long, and the page is well when all their checks are.
 	Healthy, Ready func(context.Context) []Check
-	Log            *logrus.Entry
+	// Figures are for /metrics.
+	Figures func(context.Context) (Figures, error)
+	Log     *logrus.Entry
 }
 
 // Server serves the pages. Make it with New.
@@ -68,6 +70,7 @@ func handler(o Options) http.Handler {
 	mux := http.NewServeMux() // answers other methods than GET and HEAD with 405, other paths with 404
 	mux.HandleFunc("GET /healthz", page(o.Healthy))
 	mux.HandleFunc("GET /readyz", page(o.Ready))
+	mux.HandleFunc("GET /metrics", metrics(o.Figures))
 	return http.TimeoutHandler(mux, answerTimeout, "the router does not answer in time\n")
 }
 
