@@ -45,7 +45,7 @@ type counted struct {
 	epoch
 	peer     *api.Peer // nil: GoBGP does not know the neighbour
 	stale    uint64
-	accepted uint64 // of a neighbour whose import policy is selective
+	accepted map[Family]uint64 // of a neighbour whose import policy is selective
 }
 
 // epoch tells sessions, and the times between them, apart.
@@ -90,8 +90,13 @@ func (s *Speaker) Sessions() []Session {
 			continue
 		}
 		addCounts(one, c.peer)
-		if one.Neighbor.selective(&cfg) {
-			one.Accepted = c.accepted // GoBGP counts what it accepts before policy
+		if one.Neighbor.selective(&cfg) { // GoBGP counts what it accepts before policy
+			one.Accepted = 0
+			for k := range one.PerFamily {
+				f := &one.PerFamily[k]
+				f.Accepted = c.accepted[f.Family]
+				one.Accepted += f.Accepted
+			}
 		}
 	}
 	return sessions
@@ -173,7 +178,7 @@ func (s *Speaker) ask(r *running) *counts {
 	sessions, ids, cfg := s.snapshots()
 	selective := map[netip.Addr]*counted{}
 	for i := range sessions {
-		one := &counted{epoch: sessions[i].epoch()}
+		one := &counted{epoch: sessions[i].epoch(), accepted: map[Family]uint64{}}
 		now.peers[ids[i]] = one
 		if id, err := netip.ParseAddr(ids[i]); err == nil && sessions[i].Neighbor.selects(&cfg) {
 			selective[id] = one
@@ -208,7 +213,7 @@ func (r *running) countAccepted(of map[netip.Addr]*counted) error {
 		err := r.gobgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
 			for _, p := range paths {
 				if one := of[p.PeerAddress]; one != nil {
-					one.accepted++
+					one.accepted[f]++
 				}
 			}
 		})
@@ -252,9 +257,13 @@ func (r *running) stale(id string, families []Family) (n uint64) {
 
 func addCounts(s *Session, p *api.Peer) {
 	for _, f := range p.GetAfiSafis() {
-		s.Received += f.GetState().GetReceived()
-		s.Accepted += f.GetState().GetAccepted()
-		s.Advertised += f.GetState().GetAdvertised()
+		st := f.GetState()
+		one := FamilyCount{
+			Family:   familyOf(bgp.NewFamily(uint16(st.GetFamily().GetAfi()), uint8(st.GetFamily().GetSafi()))),
+			Received: st.GetReceived(), Accepted: st.GetAccepted(), Advertised: st.GetAdvertised(),
+		}
+		s.Received, s.Accepted, s.Advertised = s.Received+one.Received, s.Accepted+one.Accepted, s.Advertised+one.Advertised
+		s.PerFamily = append(s.PerFamily, one)
 	}
 	if id, err := netip.ParseAddr(p.GetState().GetRouterId()); err == nil {
 		s.RouterID = id

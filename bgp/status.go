@@ -45,8 +45,9 @@ type Session struct {
 	Received     uint64   // prefixes that the peer has announced
 	Accepted     uint64   // of those, what passed import
 	Advertised   uint64   // prefixes that we have announced to it
-	Flaps        uint64   // ends of established sessions
-	Disabled     bool     // administratively
+	PerFamily    []FamilyCount
+	Flaps        uint64 // ends of established sessions
+	Disabled     bool   // administratively
 	Graceful     Graceful
 	Leaks        uint64 // UPDATEs whose routes came the wrong way (RFC 9234 §5)
 	AddPath      string // what was agreed on: receive, send or both; "": nothing
@@ -63,6 +64,12 @@ type Session struct {
 	LastError    string
 	LastErrorAt  time.Time
 	ConnectError string
+}
+
+// FamilyCount are Received, Accepted and Advertised of one family.
+type FamilyCount struct {
+	Family                         Family
+	Received, Accepted, Advertised uint64
 }
 
 // ErrorText is LastError and, while there is no session, ConnectError: what an operator wants in one column.

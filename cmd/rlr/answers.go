@@ -211,6 +211,11 @@ func (r *router) sessions() []ctl.BGPSession {
 		if s.RouterID.IsValid() {
 			row.RouterID = s.RouterID.String()
 		}
+		for _, f := range s.PerFamily {
+			row.Prefixes = append(row.Prefixes, ctl.FamilyPrefixes{
+				Family: f.Family.String(), Received: f.Received, Accepted: f.Accepted, Advertised: f.Advertised,
+			})
+		}
 		for _, f := range s.Families {
 			row.Families = append(row.Families, f.String())
 		}

@@ -242,6 +242,9 @@ func (r *router) start(ctx context.Context) error {
 	if err := r.startGRPC(cfg); err != nil {
 		return err
 	}
+	if err := r.startBird(cfg); err != nil {
+		return err
+	}
 	r.applyProxies(cfg)
 	control, err := ctl.NewServer(r.claim, version, r.handlers(), r.subsystem("control"), ctl.WithSocket(cfg.Control.Socket))
 	if err != nil {

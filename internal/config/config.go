@@ -401,6 +401,10 @@ const (
 type Control struct {
 	Socket string // absolute; "": control.sock in the router's folder
 
+	// Bird is where BIRD's control protocol is spoken: the path of a unix socket, in the router's folder where it is not absolute;
+	// "": nowhere.
+	Bird string
+
 	// GRPC is where GoBGP's API is: an address and port, or the path of a unix socket, in the router's folder where it is not
 	// absolute; "": nowhere. GRPCPublic allows an address that is not loopback.
 	GRPC       string

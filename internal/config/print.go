@@ -59,7 +59,7 @@ func (c *Config) tree() *block {
 	root.sub("bgp", c.BGP.block(c.Router))
 	root.sub("roa", c.ROA.block())
 	root.sub("services", c.Services.block())
-	root.sub("control", newBlock().text("socket", c.Control.Socket).text("grpc", c.Control.GRPC).flag("grpc-public", c.Control.GRPCPublic))
+	root.sub("control", newBlock().text("socket", c.Control.Socket).text("bird-socket", c.Control.Bird).text("grpc", c.Control.GRPC).flag("grpc-public", c.Control.GRPCPublic))
 	log := newBlock()
 	log.word("level", string(c.Log.Level), "info")
 	log.word("format", string(c.Log.Format), string(LogText))

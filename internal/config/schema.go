@@ -48,7 +48,6 @@ const (
 	laterTap     = "connect by memif or wireguard"
 	laterBFD     = "a next hop is watched where it is a BGP neighbor only: remove it"
 	laterSession = "remove it"
-	laterService = "the router offers its control socket only: remove it"
 	laterDevice  = "connect by memif or wireguard"
 )
 
@@ -202,7 +201,7 @@ var (
 	dynamicSection     = &section{"a dynamic neighbor", []key{{name: "prefix"}, {name: "group"}, {name: "as"}, {name: "limit"}, {name: "forget-after"}}}
 	controlSection     = &section{"control", []key{
 		{name: "socket"},
-		{name: "bird-socket", later: laterService},
+		{name: "bird-socket"},
 		{name: "grpc"},
 		{name: "grpc-public"},
 	}}

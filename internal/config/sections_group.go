@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -186,6 +187,8 @@ func (d *decoder) control(v value) (c Control) {
 			c.Socket = d.socketPath(v, "control.socket")
 		case "grpc":
 			at, c.GRPC = v, d.grpc(v)
+		case "bird-socket":
+			c.Bird = d.birdSocket(v)
 		case "grpc-public":
 			c.GRPCPublic = d.boolean(v, key)
 		}
@@ -199,6 +202,24 @@ func (d *decoder) control(v value) (c Control) {
 	}
 	return c
 }
+
+// birdSocket decodes the absolute path of a unix socket, or its name in the router's folder.
+func (d *decoder) birdSocket(v value) string {
+	const what = "bird-socket must be the path of a socket"
+	s, ok := d.text(v, what)
+	switch {
+	case !ok:
+		return ""
+	case strings.HasPrefix(s, "/"):
+		return d.socketPath(v, "control.bird-socket")
+	case !birdName.MatchString(s):
+		d.errorf(v, "%s, not %q; a name without a folder is in the router's own, and begins with bird: bird.ctl", what, shorten(s))
+		return ""
+	}
+	return s
+}
+
+var birdName = regexp.MustCompile(`^bird[a-zA-Z0-9._-]{0,24}$`)
 
 // grpc decodes an address and port, the absolute path of a unix socket, or its name in the router's folder.
 func (d *decoder) grpc(v value) string {

@@ -170,12 +170,21 @@ type BGPSession struct {
 
 	GracefulRestart *GracefulRestart `json:"graceful_restart,omitempty"`
 
-	MaxPrefix []PrefixLimit `json:"max_prefix,omitempty"`
-	BFD       string        `json:"bfd,omitempty"`               // up, down, or "no answer" where it is not watched for that
-	AddPath   string        `json:"add_path,omitempty"`          // agreed on: receive, send or both
-	Role      string        `json:"role,omitempty"`              // ours (RFC 9234)
-	Leaks     uint64        `json:"leaks,omitempty"`             // UPDATEs whose routes came the wrong way, by their OTC
-	Malformed uint64        `json:"malformed_updates,omitempty"` // whose routes were taken as withdrawn (RFC 7606)
+	Prefixes  []FamilyPrefixes `json:"prefixes,omitempty"` // Received, Accepted, Advertised, of each family
+	MaxPrefix []PrefixLimit    `json:"max_prefix,omitempty"`
+	BFD       string           `json:"bfd,omitempty"`               // up, down, or "no answer" where it is not watched for that
+	AddPath   string           `json:"add_path,omitempty"`          // agreed on: receive, send or both
+	Role      string           `json:"role,omitempty"`              // ours (RFC 9234)
+	Leaks     uint64           `json:"leaks,omitempty"`             // UPDATEs whose routes came the wrong way, by their OTC
+	Malformed uint64           `json:"malformed_updates,omitempty"` // whose routes were taken as withdrawn (RFC 7606)
+}
+
+// FamilyPrefixes counts prefixes of a family, as a BGPSession does of all.
+type FamilyPrefixes struct {
+	Family     string `json:"family"`
+	Received   uint64 `json:"received"`
+	Accepted   uint64 `json:"accepted"`
+	Advertised uint64 `json:"advertised"`
 }
 
 // PrefixLimit is a limit of the prefixes that a neighbour may announce, and what it has come to.
