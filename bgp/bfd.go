@@ -58,7 +58,9 @@ const (
 	// bfdPatience is how long a neighbour that was never heard of may be silent: sessions of BFD that are not up send every second,
 	// and WireGuard asks for a handshake every five.
 	bfdPatience = 15 * time.Second
-	// bfdProven is the same for one that has answered before: most likely its link is dead.
+	// bfdBrief is the same where the session is established: packets get there, and VPP sends none of them meanwhile.
+	bfdBrief = 5 * time.Second
+	// bfdProven is the same for one that has answered until now: most likely its link is dead.
 	bfdProven = 2 * time.Minute
 	// bfdPause is how long one who was silent is not watched, so that BGP can do without.
 	bfdPause = 30 * time.Second
@@ -71,10 +73,12 @@ type watching struct {
 	stop   func()     // nil: it is not watched
 	turn   int        // counts the times that it was
 	up     bool
-	tried  bool      // it was watched with this configuration
-	proven bool      // the neighbour has answered, since it was configured
-	since  time.Time // that it is not up, or not watched
-	pause  time.Time // it is not watched before
+	limit  time.Duration // of its silence
+	tried  bool          // it was watched with this configuration
+	in     *session      // that was established when that began last
+	proven bool          // the neighbour has answered, since it was configured
+	since  time.Time     // that it is not up, or not watched
+	pause  time.Time     // it is not watched before
 }
 
 // followBFD has the neighbour watched as the configuration says.
@@ -87,14 +91,15 @@ func (p *peer) followBFD(now time.Time) {
 			w.stop()
 		}
 		*w = watching{turn: w.turn, proven: w.proven && wanted}
-	case w.stop != nil && !w.up && now.Sub(w.since) >= p.bfdPatience():
+	case w.stop != nil && !w.up && now.Sub(w.since) >= w.limit:
 		p.log.WithField("for", now.Sub(w.since).Round(time.Second).String()).Info("the BGP neighbor does not answer by BFD, and is not watched for now")
 		w.stop()
 		w.stop, w.since, w.pause = nil, now, now.Add(bfdPause)
 		p.dialAt = now
 	}
-	established := p.status.current() == Established
-	if wanted && w.stop == nil && !now.Before(w.pause) && (!w.tried || w.proven || !established) {
+	// While a session is established without, the neighbour is asked once, and only if there is reason to think that it answers.
+	again := p.status.current() != Established || !w.tried || w.proven && w.in != p.sess
+	if wanted && w.stop == nil && !now.Before(w.pause) && again {
 		p.watch(cfg, now)
 	}
 	switch {
@@ -109,13 +114,6 @@ func (p *peer) followBFD(now time.Time) {
 	}
 }
 
-func (p *peer) bfdPatience() time.Duration {
-	if p.watched.proven {
-		return bfdProven
-	}
-	return bfdPatience
-}
-
 // bfdNext is when followBFD may have something to do; zero: when something happens.
 func (p *peer) bfdNext() time.Time {
 	switch w := &p.watched; {
@@ -124,7 +122,7 @@ func (p *peer) bfdNext() time.Time {
 	case w.up:
 		return time.Time{}
 	default:
-		return w.since.Add(p.bfdPatience())
+		return w.since.Add(w.limit)
 	}
 }
 
@@ -134,7 +132,12 @@ func (p *peer) watch(cfg *Neighbor, now time.Time) {
 		iface = cfg.Address.Zone()
 	}
 	w := &p.watched
-	*w = watching{cfg: cfg.BFD, from: cfg.LocalAddress, turn: w.turn + 1, tried: true, proven: w.proven, since: now}
+	*w = watching{
+		cfg: cfg.BFD, from: cfg.LocalAddress, turn: w.turn + 1, limit: bfdPatience, tried: true, proven: w.proven, since: now,
+	}
+	if p.status.current() == Established {
+		w.limit, w.in = bfdBrief, p.sess
+	}
 	turn := w.turn
 	w.stop = p.bfd.WatchBFD(iface, cfg.LocalAddress, cfg.Address, cfg.BFD, func(up bool) {
 		p.post(func() { p.bfdChanged(turn, up) })
@@ -148,7 +151,7 @@ func (p *peer) bfdChanged(turn int, up bool) {
 	}
 	w.up, w.since = up, time.Now()
 	if up {
-		w.proven = true
+		w.proven, w.limit = true, bfdProven
 		p.stopDial() // it may wait for an answer to what was not sent
 		p.dialAt = time.Time{}
 		return

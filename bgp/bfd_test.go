@@ -160,7 +160,7 @@ func TestBFDWithoutAnswer(t *testing.T) {
 	began := time.Now()
 	dialRaw(t, node, "169.254.0.1").establish()
 	r1.established()
-	eventually(t, 2*bfdPatience, func() string {
+	eventually(t, 2*bfdPatience, func() string { // what was begun before the session has all the time
 		if s := r1.session("raw"); s.BFD != "no answer" {
 			return fmt.Sprintf("BFD is %q", s.BFD)
 		}
@@ -170,6 +170,36 @@ func TestBFDWithoutAnswer(t *testing.T) {
 		t.Errorf("it was given up after %v", d)
 	}
 	fake.want(t)
+	if s := r1.session("raw"); s.State != Established || s.Flaps != 0 {
+		t.Errorf("%s, %d flaps, %q", s.State, s.Flaps, s.LastError)
+	}
+}
+
+// A neighbour whose BFD is configured while its session is established has less time to answer.
+func TestBFDBrief(t *testing.T) {
+	r1, node, _ := rawSite(t, "169.254.0.2", "169.254.0.1", nil)
+	fake := &fakeBFD{watched: map[string]func(bool){}}
+	r1 = newRouterWith(t, r1.node, "r1", Options{Config: r1.cfg, BFD: fake})
+	start(t, r1)
+	dialRaw(t, node, "169.254.0.1").establish()
+	r1.established()
+	cfg := r1.cfg
+	cfg.Neighbors = append([]Neighbor(nil), cfg.Neighbors...)
+	cfg.Neighbors[0].BFD = BFD{Interval: 50 * time.Millisecond}
+	if err := r1.Apply(cfg); err != nil {
+		t.Fatal(err)
+	}
+	fake.want(t, "tun0 169.254.0.2 50ms x3")
+	began := time.Now()
+	eventually(t, 2*bfdBrief, func() string {
+		if s := r1.session("raw"); s.BFD != "no answer" {
+			return fmt.Sprintf("BFD is %q", s.BFD)
+		}
+		return ""
+	})
+	if d := time.Since(began); d < bfdBrief-time.Second {
+		t.Errorf("it was given up after %v", d)
+	}
 	if s := r1.session("raw"); s.State != Established || s.Flaps != 0 {
 		t.Errorf("%s, %d flaps, %q", s.State, s.Flaps, s.LastError)
 	}

@@ -21,7 +21,7 @@ func bfdScenario() scenario {
 			{"sessions", "all sessions are Established", "router3 has a neighbour that does not exist"},
 			{"routes", "router1 has the direct path as best and the way around as alternative", "router3 and its neighbours are configured with another AS number"},
 			{"fib-agrees", "show fib agrees with show route on every router", "somebody makes router2's dataplane drop what is for 10.3.0.0/24"},
-			{"watched", "every session is watched, and every BFD session is up", "router2's end of tun23 has no BFD"},
+			{"watched", "every session is watched, and every BFD session is up", "the session over tun23 has no BFD"},
 			{"failover", fmt.Sprintf("%d silent cuts of tun12 under a thousand pings a second: the median outage is under 250 ms, the longest under 500 ms", bfdCuts), "the sessions over tun12 have a BFD interval of 400 ms"},
 			{"reason", "each cut ended router1's session with router2 as Cease: BFD Down, and nothing else did", "an operator resets the session once"},
 			{"healed", "the first state returns when the tunnel works again, and the way back costs under 500 ms, each time", "the tunnel stays cut after the last time"},
@@ -52,6 +52,7 @@ func bfdNetwork(sabotage string) network {
 	switch sabotage {
 	case "watched":
 		net.node("router2").neighbor("router3").bfd = "false"
+		net.node("router3").neighbor("router2").bfd = "false"
 	case "failover":
 		net.node("router1").neighbor("router2").bfd = "{interval: 400ms, multiplier: 3}"
 		net.node("router2").neighbor("router1").bfd = "{interval: 400ms, multiplier: 3}"
