@@ -103,6 +103,7 @@ type Agent struct {
 	lanes    []uint32 // indexes of the probes' interfaces
 	bfds     map[*bfdWatch]bool
 	bfdLeft  map[bfdKey]bool // sessions that were wanted until now
+	bfdHeard uint64          // events of BFD sessions
 
 	probes probes // has a lock of its own
 }

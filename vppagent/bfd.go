@@ -140,7 +140,7 @@ func (l *life) watchBFD(ctx context.Context) error {
 	var e bfd.BfdUDPSessionEvent
 	err := l.s.event(&e, func() {
 		key := bfdKey{uint32(e.SwIfIndex), binapi.FromAddress(e.LocalAddr), binapi.FromAddress(e.PeerAddr)}
-		l.a.bfdChanged(key, BFDState(e.State))
+		l.a.bfdEvent(key, BFDState(e.State))
 	})
 	if err != nil {
 		return err
@@ -148,19 +148,41 @@ func (l *life) watchBFD(ctx context.Context) error {
 	return l.s.call(ctx, &bfd.WantBfdEvents{EnableDisable: true, PID: uint32(os.Getpid())}, new(bfd.WantBfdEventsReply))
 }
 
-// bfdChanged notes a state, and tells who watches.
-func (a *Agent) bfdChanged(key bfdKey, state BFDState) {
-	var tell []func(BFDState)
+// bfdEvent notes a state of which the dataplane tells.
+func (a *Agent) bfdEvent(key bfdKey, state BFDState) {
 	a.mu.Lock()
+	a.bfdHeard++
+	tell := a.bfdIsLocked(key, state)
+	a.mu.Unlock()
+	tell()
+}
+
+// bfdRead notes a state that was read when so many events had come. It reports false where more have: one may be newer.
+func (a *Agent) bfdRead(key bfdKey, state BFDState, heard uint64) bool {
+	a.mu.Lock()
+	if a.bfdHeard != heard {
+		a.mu.Unlock()
+		return false
+	}
+	tell := a.bfdIsLocked(key, state)
+	a.mu.Unlock()
+	tell()
+	return true
+}
+
+// bfdIsLocked notes a state; what it returns tells who watches.
+func (a *Agent) bfdIsLocked(key bfdKey, state BFDState) (tell func()) {
+	var all []func(BFDState)
 	for w := range a.bfds {
 		if w.there && w.key == key && w.State != state {
 			w.State, w.Since = state, time.Now()
-			tell = append(tell, w.changed)
+			all = append(all, w.changed)
 		}
 	}
-	a.mu.Unlock()
-	for _, f := range tell {
-		f(state)
+	return func() {
+		for _, f := range all {
+			f(state)
+		}
 	}
 }
 
@@ -174,6 +196,9 @@ func (l *life) settleBFD(ctx context.Context) error {
 		return nil
 	}
 	have := map[bfdKey]*bfd.BfdUDPSessionDetails{}
+	l.a.mu.Lock()
+	heard := l.a.bfdHeard
+	l.a.mu.Unlock()
 	err := dump(ctx, l.s, &bfd.BfdUDPSessionDump{}, func(d *bfd.BfdUDPSessionDetails) {
 		if _, ours := l.a.InterfaceName(uint32(d.SwIfIndex)); ours {
 			have[bfdKey{uint32(d.SwIfIndex), binapi.FromAddress(d.LocalAddr), binapi.FromAddress(d.PeerAddr)}] = d
@@ -188,18 +213,18 @@ func (l *life) settleBFD(ctx context.Context) error {
 		if err == nil {
 			keep[key] = true
 			l.a.bfdIsWanted(w, key)
+			if have[key] == nil {
+				l.a.bfdEvent(key, BFDDown) // before it is made: from then on events tell
+				heard++
+			}
 			err = l.makeBFD(ctx, key, &w.BFD, have[key])
 		}
 		if err != nil && !isRefusal(err) && l.s.err() != nil {
 			return err
 		}
 		l.a.bfdSettled(w, err)
-		if d := have[key]; err == nil && (d == nil || BFDState(d.State) != BFDAdminDown) {
-			state := BFDDown // of a new one
-			if d != nil {
-				state = BFDState(d.State)
-			}
-			l.a.bfdChanged(key, state)
+		if d := have[key]; err == nil && d != nil && BFDState(d.State) != BFDAdminDown && !l.a.bfdRead(key, BFDState(d.State), heard) {
+			l.a.kickBFD() // and read again
 		}
 	}
 	return l.dropBFD(ctx, have, keep)
