@@ -87,12 +87,12 @@ type changeSet struct {
 	remove, replace []netip.Addr        // sessions that end: for good, or to begin again
 	add             []Neighbor          // with those that replace
 	soft            []Neighbor          // new settings for sessions that go on
-	in, out         map[netip.Addr]bool // the policies have changed: setPolicies finds out
+	in              map[netip.Addr]bool // the import policy has changed: setPolicies finds out
 	admin           map[netip.Addr]bool // Disabled has changed
 }
 
 func diff(old, next *Config) changeSet {
-	d := changeSet{in: map[netip.Addr]bool{}, out: map[netip.Addr]bool{}, admin: map[netip.Addr]bool{}}
+	d := changeSet{in: map[netip.Addr]bool{}, admin: map[netip.Addr]bool{}}
 	before := map[netip.Addr]*Neighbor{}
 	for i := range old.Neighbors {
 		before[old.Neighbors[i].Address] = &old.Neighbors[i]
@@ -115,15 +115,19 @@ func diff(old, next *Config) changeSet {
 	return d
 }
 
-// setPolicies gives GoBGP the policies of the configuration, and notes which neighbours that stay have others than before.
+// setPolicies gives GoBGP the policies of the configuration, notes which neighbours that stay have another import policy than before,
+// and has those told anew that have another export policy.
 func (s *Speaker) setPolicies(r *running, d changeSet) error {
 	old, next := r.program.Load(), policies(&s.cfg, s.ids(), s.ownOrigins())
 	for _, n := range d.soft {
 		id := s.peerByAddr(n.Address).id
 		d.in[n.Address] = old.signature(importing, id) != next.signature(importing, id)
-		d.out[n.Address] = old.signature(exporting, id) != next.signature(exporting, id)
 	}
-	return r.install(next)
+	changed, err := r.install(next)
+	if err != nil {
+		return err
+	}
+	return r.refill(changed)
 }
 
 // sameSession reports whether a session made for a serves b.
@@ -144,14 +148,10 @@ func (s *Speaker) applySoft(r *running, p *peer, d changeSet) error {
 		}
 		return s.enable(r, p)
 	}
-	var errs []error
 	if d.in[addr] {
-		errs = append(errs, r.softReset(p, api.ResetPeerRequest_DIRECTION_IN))
+		return r.judgeIn(p)
 	}
-	if d.out[addr] {
-		errs = append(errs, r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // disabledState is whether a neighbour is disabled, and whether its configuration says so.
@@ -260,16 +260,11 @@ func (r *running) addLocked(p *peer) error {
 		n.offerPaths(one)
 		peer.AfiSafis = append(peer.AfiSafis, one)
 	}
-	r.graceful(p, peer)
+	p.graceful(peer)
 	if err := r.gobgp.AddPeer(r.ctx, &api.AddPeerRequest{Peer: peer}); err != nil {
 		return fmt.Errorf("add neighbor %s: %w", n.Name, err)
 	}
 	p.known = true
-	work, err := replaceQueue(r.gobgp, p.id, p.status.sendsSeveral)
-	if err != nil {
-		return fmt.Errorf("add neighbor %s: %w", n.Name, err)
-	}
-	r.work.Go(work)
 	return nil
 }
 
@@ -389,13 +384,15 @@ func (s *Speaker) Reset(name string, kind ResetKind) error {
 		}
 		switch kind {
 		case ResetSoft:
+			p.tellAgain()
 			p.refresh()
-			return r.softReset(p, api.ResetPeerRequest_DIRECTION_BOTH)
+			return r.judgeIn(p)
 		case ResetSoftIn:
 			p.refresh()
-			return r.softReset(p, api.ResetPeerRequest_DIRECTION_IN)
+			return r.judgeIn(p)
 		case ResetSoftOut:
-			return r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT)
+			p.tellAgain()
+			return nil
 		}
 		p.reset(nil) // not GoBGP's: it would keep its NOTIFICATION for the next session where there is none
 		return nil
@@ -412,13 +409,14 @@ func (s *Speaker) ResetSaying(name, communication string) error {
 	})
 }
 
-func (r *running) softReset(p *peer, d api.ResetPeerRequest_Direction) error {
+// judgeIn applies the import policy anew to what a neighbour has announced.
+func (r *running) judgeIn(p *peer) error {
 	r.peerMu.Lock()
 	defer r.peerMu.Unlock()
 	if !p.known {
 		return nil
 	}
-	err := r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String(), Soft: true, Direction: d})
+	err := r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: p.id.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_IN})
 	if err != nil {
 		return fmt.Errorf("reset neighbor %s: %w", p.config().Name, err)
 	}

@@ -24,6 +24,7 @@ type gobgpStub struct {
 func (*gobgpStub) sessionTaken(*session)               {}
 func (*gobgpStub) sessionConfirmed(*session)           {}
 func (*gobgpStub) sessionKept()                        {}
+func (*gobgpStub) sessionRefresh(*session)             {}
 func (*gobgpStub) sessionEnded(*session, bool, string) {}
 func (*gobgpStub) sessionNotice(bool, []byte) string   { return "" }
 func (*gobgpStub) sessionRests(time.Duration)          {}
@@ -52,7 +53,7 @@ func TestCeaseNeedsNoPeer(t *testing.T) {
 			w := newWire(halfPipe{ours}, true)
 			w.early = rawOpen(65002, "10.2.0.1", bothFamilies()...)
 			gobgp := &gobgpStub{}
-			s := newSession(a("10.2.0.1"), w, gobgp, func() bool { return false }, NoRole)
+			s := newSession(a("10.2.0.1"), w, gobgp, func() (bool, bool) { return false, false }, NoRole)
 			gobgp.s = s
 			work.Go(func() { w.read(func([]byte, error) {}, func(string) {}) })
 			synctest.Wait()

@@ -66,7 +66,7 @@ func (s *Speaker) Sessions() []Session {
 	if r != nil {
 		known = s.counts(r)
 	}
-	sessions, ids, cfg := s.snapshots()
+	sessions, ids, tellers, cfg := s.snapshots()
 	for i := range sessions {
 		one := &sessions[i]
 		var c *counted
@@ -75,7 +75,7 @@ func (s *Speaker) Sessions() []Session {
 		}
 		if c != nil && c.peer != nil {
 			one.Graceful.Restarter = c.peer.GetGracefulRestart().GetEnabled() && !c.peer.GetGracefulRestart().GetHelperOnly()
-			one.Graceful.Restarting = c.peer.GetGracefulRestart().GetLocalRestarting()
+			one.Graceful.Restarting = one.Graceful.Restarter && r.recovering.Load()
 		}
 		if one.State != Established && !one.Graceful.Helping {
 			one.Counted = time.Now() // that there is nothing
@@ -89,7 +89,7 @@ func (s *Speaker) Sessions() []Session {
 			one.Graceful.Stale = c.stale
 			continue
 		}
-		addCounts(one, c.peer)
+		addCounts(one, c.peer, tellers[i])
 		if one.Neighbor.selective(&cfg) { // GoBGP counts what it accepts before policy
 			one.Accepted = 0
 			for k := range one.PerFamily {
@@ -103,7 +103,7 @@ func (s *Speaker) Sessions() []Session {
 }
 
 // snapshots returns what we know of the sessions ourselves, and what GoBGP calls them.
-func (s *Speaker) snapshots() (sessions []Session, ids []string, cfg Config) {
+func (s *Speaker) snapshots() (sessions []Session, ids []string, tellers []*teller, cfg Config) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, n := range s.cfg.Neighbors {
@@ -112,13 +112,13 @@ func (s *Speaker) snapshots() (sessions []Session, ids []string, cfg Config) {
 			continue // Apply is removing it
 		}
 		sessions = append(sessions, p.status.snapshot(*p.config()))
-		ids = append(ids, p.id.String())
+		ids, tellers = append(ids, p.id.String()), append(tellers, p.telling.Load())
 	}
 	for _, n := range s.missing {
 		sessions = append(sessions, undiscovered(n))
-		ids = append(ids, "")
+		ids, tellers = append(ids, ""), append(tellers, nil)
 	}
-	return sessions, ids, s.cfg
+	return sessions, ids, tellers, s.cfg
 }
 
 // counts returns figures of the moment, or the latest there are, or nil.
@@ -175,7 +175,7 @@ func (s *Speaker) count(r *running) {
 
 func (s *Speaker) ask(r *running) *counts {
 	now := &counts{at: time.Now(), peers: map[string]*counted{}}
-	sessions, ids, cfg := s.snapshots()
+	sessions, ids, _, cfg := s.snapshots()
 	selective := map[netip.Addr]*counted{}
 	for i := range sessions {
 		one := &counted{epoch: sessions[i].epoch(), accepted: map[Family]uint64{}}
@@ -184,7 +184,7 @@ func (s *Speaker) ask(r *running) *counts {
 			selective[id] = one
 		}
 	}
-	err := r.gobgp.ListPeer(r.ctx, &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) {
+	err := r.gobgp.ListPeer(r.ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
 		if one := now.peers[p.GetConf().GetNeighborAddress()]; one != nil {
 			one.peer = p
 		}
@@ -255,12 +255,16 @@ func (r *running) stale(id string, families []Family) (n uint64) {
 	return n
 }
 
-func addCounts(s *Session, p *api.Peer) {
+// addCounts adds what GoBGP knows of a session, and what the peer has been told.
+func addCounts(s *Session, p *api.Peer, t *teller) {
 	for _, f := range p.GetAfiSafis() {
 		st := f.GetState()
 		one := FamilyCount{
 			Family:   familyOf(bgp.NewFamily(uint16(st.GetFamily().GetAfi()), uint8(st.GetFamily().GetSafi()))),
-			Received: st.GetReceived(), Accepted: st.GetAccepted(), Advertised: st.GetAdvertised(),
+			Received: st.GetReceived(), Accepted: st.GetAccepted(),
+		}
+		if t != nil && one.Family != 0 {
+			one.Advertised = t.count[one.Family-1].Load()
 		}
 		s.Received, s.Accepted, s.Advertised = s.Received+one.Received, s.Accepted+one.Accepted, s.Advertised+one.Advertised
 		s.PerFamily = append(s.PerFamily, one)

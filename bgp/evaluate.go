@@ -87,7 +87,7 @@ type evaluator struct {
 	id       netip.Addr
 	as       uint32
 	external bool
-	local    netip.Addr // our address of the session
+	own      [2]hopBytes // our next hops, by family
 	validate func(*route) Validity
 }
 
@@ -138,10 +138,10 @@ func (e *evaluator) address(r *route) {
 	own := r.source == SourceOwn
 	r.original = r.nextHop
 	if own && r.nextHop.IsUnspecified() {
-		r.original = e.local.WithZone("")
+		r.original = ourselves
 	}
 	if own && r.nextHop.IsUnspecified() || !own && e.external {
-		r.nextHop = e.local.WithZone("")
+		r.nextHop = e.self(r)
 	}
 	if !e.external {
 		if r.localPref == nil {
@@ -157,6 +157,12 @@ func (e *evaluator) address(r *route) {
 	if !own {
 		r.med = nil
 	}
+}
+
+// self is our next hop for a route.
+func (e *evaluator) self(r *route) netip.Addr {
+	a, _ := netip.AddrFromSlice(e.own[r.family()-1])
+	return a
 }
 
 const defaultLocalPref = 100
@@ -408,7 +414,7 @@ func (e *evaluator) change(r *route, s step) {
 	}
 	if n := a.Nexthop; n != nil {
 		if n.Self {
-			r.nextHop = e.local.WithZone("")
+			r.nextHop = e.self(r)
 		} else if addr, err := netip.ParseAddr(n.Address); err == nil {
 			r.nextHop = addr
 		}

@@ -130,14 +130,15 @@ func (s *Speaker) evaluator(r *running, p *peer, export bool) *evaluator {
 	n := p.config()
 	e := &evaluator{
 		program: r.program.Load(), dir: importing, id: p.id, as: p.local.as, external: n.AS != p.local.as,
-		local: p.status.localAddr(),
 	}
 	if export {
 		e.dir = exporting
 	}
-	if !e.local.IsValid() { // there has been no session yet
-		e.local = cmp.Or(n.LocalAddress, netip.IPv6Unspecified())
+	local := p.status.localAddr()
+	if !local.IsValid() { // there has been no session yet
+		local = cmp.Or(n.LocalAddress, netip.IPv6Unspecified())
 	}
+	e.own = ownHops(n, local)
 	return e
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
@@ -23,7 +22,8 @@ func (s *Speaker) farewell(r *running) {
 			continue
 		}
 		p.farewell.Store(true)
-		heard = r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT) == nil || heard
+		p.tellAgain()
+		heard = true
 	}
 	if !heard {
 		return
@@ -33,11 +33,7 @@ func (s *Speaker) farewell(r *running) {
 }
 
 // sayFarewell adds the community GRACEFUL_SHUTDOWN to what is announced, and within our AS the lowest preference (RFC 8326 §4).
-// It reports whether it did.
-func (u *update) sayFarewell(internal bool) bool {
-	if !u.announces() {
-		return false
-	}
+func (u *update) sayFarewell(internal bool) {
 	shutdown := binary.BigEndian.AppendUint32(nil, uint32(bgp.COMMUNITY_PLANNED_SHUT))
 	all := attr{optTransitive, bgp.BGP_ATTR_TYPE_COMMUNITIES, nil}
 	if old := u.find(bgp.BGP_ATTR_TYPE_COMMUNITIES); old != nil {
@@ -50,5 +46,4 @@ func (u *update) sayFarewell(internal bool) bool {
 	if internal {
 		u.put(attr{wellKnown, bgp.BGP_ATTR_TYPE_LOCAL_PREF, make([]byte, 4)})
 	}
-	return true
 }

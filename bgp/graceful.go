@@ -3,6 +3,7 @@ package bgp
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -121,7 +122,7 @@ func (p *peer) agree(w *wire) terms {
 	if cfg.Graceful.Mode == GracefulOff {
 		gr = grOffer{}
 	}
-	t := terms{leaves: gr.aware && p.local.outlived && cfg.Graceful.Mode == GracefulOn, keptFor: gr.time}
+	t := terms{leaves: gr.aware && p.restarter(), keptFor: gr.time}
 	for _, f := range cfg.Families {
 		if _, ok := gr.families[f]; ok {
 			t.kept = append(t.kept, f)
@@ -144,27 +145,69 @@ func (p *peer) agree(w *wire) terms {
 // restart of either side, and then the F bit says that nothing is lost; GoBGP sets it only with the R bit.
 func (p *peer) intact() bool {
 	life := p.local.life()
-	return p.local.outlived && p.config().Graceful.Mode == GracefulOn && life != 0 && life == p.life.Load()
+	return p.restarter() && life != 0 && life == p.life.Load()
 }
 
-// forwardingPreserved returns our OPEN with the F bits of all families of both capabilities set (RFC 4724 §3, RFC 9494 §3).
-func forwardingPreserved(open []byte) []byte {
+// claims is what our OPEN says of us: that we have just restarted, and that we forward by what the peer had announced.
+func (p *peer) claims() (restarted, preserved bool) {
+	restarted = p.restarter() && p.gobgp.restarting()
+	return restarted, restarted || p.intact()
+}
+
+// restarter reports whether we announce that our forwarding outlives us.
+func (p *peer) restarter() bool { return p.local.outlived && p.config().Graceful.Mode == GracefulOn }
+
+// The flags of the capability (RFC 4724 §3), and of a family in it or in that of RFC 9494 §3.
+const (
+	flagRestarted = 0x80 // of the two bytes of flags and time
+	flagPreserved = 0x80
+)
+
+// restartFlags returns our OPEN with these flags. GoBGP believes that we have always just restarted: see outgoing.go.
+func restartFlags(open []byte, restarted, preserved bool) []byte {
+	set := func(b *byte, flag byte, on bool) {
+		if *b &^= flag; on {
+			*b |= flag
+		}
+	}
+	return editCapabilities(open, func(code bgp.BGPCapabilityCode, value []byte) {
+		switch code {
+		case bgp.BGP_CAP_GRACEFUL_RESTART: // flags and time, then AFI, SAFI and flags of each family
+			if len(value) > 0 {
+				set(&value[0], flagRestarted, restarted)
+			}
+			for i := 2 + 3; i < len(value); i += 4 {
+				set(&value[i], flagPreserved, preserved)
+			}
+		case bgp.BGP_CAP_LONG_LIVED_GRACEFUL_RESTART: // AFI, SAFI, flags and time of each family
+			for i := 3; i < len(value); i += 7 {
+				set(&value[i], flagPreserved, preserved)
+			}
+		}
+	})
+}
+
+// withoutRestart returns a peer's OPEN that does not say that it has just restarted. GoBGP, which believes that we have, would take
+// that for End-of-RIBs of it.
+func withoutRestart(open []byte) []byte {
+	return editCapabilities(open, func(code bgp.BGPCapabilityCode, value []byte) {
+		if code == bgp.BGP_CAP_GRACEFUL_RESTART && len(value) > 0 {
+			value[0] &^= flagRestarted
+		}
+	})
+}
+
+// editCapabilities returns a copy of an OPEN, in which edit has changed the values of capabilities. What is no OPEN stays as it is.
+func editCapabilities(open []byte, edit func(bgp.BGPCapabilityCode, []byte)) []byte {
+	if len(open) < headerLen || open[18] != bgp.BGP_MSG_OPEN {
+		return open
+	}
 	open = slices.Clone(open)
 	const fixed = headerLen + 10 // version, AS, hold time, identifier, length of what follows
 	for params := open[min(fixed, len(open)):]; len(params) > 2 && len(params) >= 2+int(params[1]); params = params[2+int(params[1]):] {
 		caps := params[2 : 2+int(params[1])]
 		for params[0] == bgp.BGP_OPT_CAPABILITY && len(caps) > 2 && len(caps) >= 2+int(caps[1]) {
-			value := caps[2 : 2+int(caps[1])]
-			switch bgp.BGPCapabilityCode(caps[0]) {
-			case bgp.BGP_CAP_GRACEFUL_RESTART: // flags and time, then AFI, SAFI and flags of each family
-				for i := 2 + 3; i < len(value); i += 4 {
-					value[i] |= 0x80
-				}
-			case bgp.BGP_CAP_LONG_LIVED_GRACEFUL_RESTART: // AFI, SAFI, flags and time of each family
-				for i := 3; i < len(value); i += 7 {
-					value[i] |= 0x80
-				}
-			}
+			edit(bgp.BGPCapabilityCode(caps[0]), caps[2:2+int(caps[1])])
 			caps = caps[2+int(caps[1]):]
 		}
 	}
@@ -289,6 +332,7 @@ type held struct {
 	since    time.Time
 	until    time.Time // without a new session
 	last     time.Time // from when on the routes are a last resort: RFC 9494; zero: never
+	back     bool      // there is a session again: End-of-RIBs that come later are its, and not late ones of the one before
 }
 
 // agreed notes the terms of a new session, and returns whether any session since GoBGP knows the neighbour could be kept.
@@ -346,7 +390,7 @@ func (st *peerStatus) heldLocked(now time.Time) []Family {
 
 // releaseLocked is called for each End-of-RIB: at the last one GoBGP drops what is still stale.
 func (st *peerStatus) releaseLocked() {
-	if !slices.ContainsFunc(st.held.families, func(f Family) bool { return !st.endOfRIB[f] }) {
+	if st.held.back && !slices.ContainsFunc(st.held.families, func(f Family) bool { return !st.endOfRIB[f] }) {
 		st.held = held{}
 	}
 }
@@ -385,25 +429,23 @@ func (st *peerStatus) gracefulLocked(cfg Neighbor, now time.Time) Graceful {
 
 // --- GoBGP's settings
 
-// advertDeferral is how long GoBGP withholds what it would announce after our restart, while the deferral of all lasts. It is
+// advertDeferral is how long a neighbour is told of no routes after our restart, while the deferral of all lasts. It is
 // the shorter one: a peer may count no more than 120 s from the session's beginning until it drops our old routes (BIRD).
 func advertDeferral(deferral time.Duration) time.Duration {
 	return max(deferral*3/4, time.Second)
 }
 
-// graceful adds graceful restart to what GoBGP is to know of a neighbour.
-func (r *running) graceful(p *peer, peer *api.Peer) {
-	n := p.config()
+// graceful adds graceful restart to what GoBGP is to know of a neighbour: also that we have just restarted, so that it announces
+// nothing to it. See outgoing.go.
+func (p *peer) graceful(peer *api.Peer) {
+	n, restarter := p.config(), p.restarter()
+	peer.GracefulRestart = &api.GracefulRestart{LocalRestarting: true, DeferralTime: math.MaxUint16}
 	if n.Graceful.Mode == GracefulOff {
 		return
 	}
-	restarter := p.local.outlived && n.Graceful.Mode == GracefulOn
-	peer.GracefulRestart = &api.GracefulRestart{
-		Enabled: true, HelperOnly: !restarter, RestartTime: uint32(n.Graceful.RestartTime.Seconds()),
-		DeferralTime:     uint32(advertDeferral(r.deferral).Seconds()),
-		LonglivedEnabled: n.Graceful.LongLived > 0,
-		LocalRestarting:  restarter && r.recovering.Load(),
-	}
+	g := peer.GracefulRestart
+	g.Enabled, g.HelperOnly, g.RestartTime = true, !restarter, uint32(n.Graceful.RestartTime.Seconds())
+	g.LonglivedEnabled = n.Graceful.LongLived > 0
 	for _, f := range peer.AfiSafis {
 		f.MpGracefulRestart = &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: restarter}}
 		f.LongLivedGracefulRestart = &api.LongLivedGracefulRestart{Config: &api.LongLivedGracefulRestartConfig{

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -66,14 +67,16 @@ type gateway struct {
 	manage Management
 }
 
-// sender changes what a streaming method sends.
+// sender changes what a streaming method sends, and leaves out what nobody is to see.
 type sender[T any] struct {
 	grpc.ServerStreamingServer[T]
-	change func(*T)
+	change func(*T) (seen bool)
 }
 
 func (s sender[T]) Send(m *T) error {
-	s.change(m)
+	if !s.change(m) {
+		return nil
+	}
 	return s.ServerStreamingServer.Send(m)
 }
 
@@ -156,13 +159,16 @@ func (g *gateway) ListPeer(r *api.ListPeerRequest, stream grpc.ServerStreamingSe
 	wanted := r.GetAddress()
 	r.Address = g.inward(wanted)
 	seen := map[netip.Addr]bool{}
-	err := g.GoBgpServiceServer.ListPeer(r, sender[api.ListPeerResponse]{stream, func(m *api.ListPeerResponse) {
-		if a, err := netip.ParseAddr(m.GetPeer().GetConf().GetNeighborAddress()); err == nil {
-			seen[a] = true
-			if p := g.s.peerByID(a); p != nil {
-				describePeer(m.Peer, p)
-			}
+	err := g.GoBgpServiceServer.ListPeer(r, sender[api.ListPeerResponse]{stream, func(m *api.ListPeerResponse) bool {
+		a, err := netip.ParseAddr(m.GetPeer().GetConf().GetNeighborAddress())
+		if err != nil || standIn(a) {
+			return err != nil
 		}
+		seen[a] = true
+		if p := g.s.peerByID(a); p != nil {
+			g.describePeer(m.Peer, p)
+		}
+		return true
 	}})
 	if err != nil {
 		return err
@@ -180,7 +186,7 @@ func (g *gateway) ListPeer(r *api.ListPeerRequest, stream grpc.ServerStreamingSe
 		one := &api.Peer{State: &api.PeerState{
 			SessionState: api.PeerState_SESSION_STATE_IDLE, AdminState: api.PeerState_ADMIN_STATE_DOWN,
 		}}
-		describePeer(one, p)
+		g.describePeer(one, p)
 		if err := stream.Send(&api.ListPeerResponse{Peer: one}); err != nil {
 			return err
 		}
@@ -190,7 +196,7 @@ func (g *gateway) ListPeer(r *api.ListPeerRequest, stream grpc.ServerStreamingSe
 
 // describePeer completes what GoBGP says of a neighbour, all of which are passive to it. The sub-messages that a caller may
 // take for granted are there for a disabled one too.
-func describePeer(m *api.Peer, p *peer) {
+func (g *gateway) describePeer(m *api.Peer, p *peer) {
 	n := p.config()
 	if m.Conf == nil {
 		m.Conf = &api.PeerConf{PeerAsn: n.AS, LocalAsn: p.local.as, Description: n.Name}
@@ -221,32 +227,50 @@ func describePeer(m *api.Peer, p *peer) {
 	if m.EbgpMultihop != nil {
 		m.EbgpMultihop.Enabled = n.Multihop
 	}
+	if m.GracefulRestart != nil {
+		m.GracefulRestart.LocalRestarting = p.restarter() && g.r.restarting()
+	}
+	t := p.telling.Load()
+	if t == nil {
+		return
+	}
+	for _, f := range m.AfiSafis {
+		if family := familyOf(bgp.NewFamily(uint16(f.GetState().GetFamily().GetAfi()), uint8(f.GetState().GetFamily().GetSafi()))); family != 0 {
+			f.State.Advertised = t.count[family-1].Load()
+		}
+	}
+	if sent := m.GetState().GetMessages().GetSent(); sent != nil {
+		sent.Update, sent.Total = sent.Update+t.updates.Load(), sent.Total+t.updates.Load()
+	}
 }
 
 func (g *gateway) ListPath(r *api.ListPathRequest, stream grpc.ServerStreamingServer[api.ListPathResponse]) error {
+	if r.GetTableType() == api.TableType_TABLE_TYPE_ADJ_OUT {
+		return g.listAdjOut(r, stream)
+	}
 	r.Name = g.inward(r.GetName())
-	return g.GoBgpServiceServer.ListPath(r, sender[api.ListPathResponse]{stream, func(m *api.ListPathResponse) {
+	return g.GoBgpServiceServer.ListPath(r, sender[api.ListPathResponse]{stream, func(m *api.ListPathResponse) bool {
 		g.outwardPaths(m.GetDestination().GetPaths())
+		return true
 	}})
-}
-
-func (g *gateway) GetTable(ctx context.Context, r *api.GetTableRequest) (*api.GetTableResponse, error) {
-	r.Name = g.inward(r.GetName())
-	return g.GoBgpServiceServer.GetTable(ctx, r)
 }
 
 func (g *gateway) WatchEvent(r *api.WatchEventRequest, stream grpc.ServerStreamingServer[api.WatchEventResponse]) error {
 	for _, f := range r.GetTable().GetFilters() {
 		f.PeerAddress = g.inward(f.GetPeerAddress())
 	}
-	return g.GoBgpServiceServer.WatchEvent(r, sender[api.WatchEventResponse]{stream, func(m *api.WatchEventResponse) {
+	return g.GoBgpServiceServer.WatchEvent(r, sender[api.WatchEventResponse]{stream, func(m *api.WatchEventResponse) bool {
 		g.outwardPaths(m.GetTable().GetPaths())
 		if p := m.GetPeer().GetPeer(); p.GetConf() != nil {
+			if a, err := netip.ParseAddr(p.Conf.NeighborAddress); err == nil && standIn(a) {
+				return false
+			}
 			p.Conf.NeighborAddress = g.outward(p.Conf.NeighborAddress)
 			if p.State != nil {
 				p.State.NeighborAddress = p.Conf.NeighborAddress
 			}
 		}
+		return true
 	}})
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
-// This file and outgoing.go are the only ones that know of fields that GoBGP does not export; New fails if one is not there as expected, and a
-// test fails before that.
+// This file, roatable.go and outgoing.go are the only ones that know of fields that GoBGP does not export; New fails if one is not
+// there as expected, and a test fails before that.
 //
 // GoBGP's server takes connections from a channel that its own TCP listeners fill. Our connections come from the dataplane's
 // stack and not from the kernel's, so we hand GoBGP a channel of ours in that place.

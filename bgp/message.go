@@ -123,6 +123,22 @@ func (o *openInfo) extendedNextHop(c *bgp.CapExtendedNexthop) {
 	}
 }
 
+// identifier is the peer's BGP Identifier.
+func (o *openInfo) identifier() netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], o.id)
+	return netip.AddrFrom4(b)
+}
+
+// keepaliveMessage is a KEEPALIVE.
+func keepaliveMessage() []byte {
+	b, err := bgp.NewBGPKeepAliveMessage().Serialize()
+	if err != nil {
+		panic("bgp: a KEEPALIVE does not serialize: " + err.Error())
+	}
+	return b
+}
+
 // dominates reports whether the connections that we made win over those of the peer (RFC 4271 §6.8, RFC 6286 §2.3).
 func dominates(ourID netip.Addr, ourAS uint32, peer openInfo) bool {
 	a := ourID.As4()

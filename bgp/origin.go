@@ -2,10 +2,10 @@ package bgp
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
-	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
@@ -51,14 +51,15 @@ func (s *Speaker) changeOrigins(r *running, old, next map[Origin]bool) error {
 	if !s.cfg.asksOrigins() {
 		return changeOrigins(r.gobgp, old, next)
 	}
-	before, after := r.program.Load(), policies(&s.cfg, s.ids(), next)
-	if err := r.install(policies(&s.cfg, s.ids(), old, next)); err != nil {
+	between, err := r.install(policies(&s.cfg, s.ids(), old, next))
+	if err != nil {
 		return err
 	}
 	if err := changeOrigins(r.gobgp, old, next); err != nil {
 		return err
 	}
-	if err := r.install(after); err != nil {
+	changed, err := r.install(policies(&s.cfg, s.ids(), next))
+	if err != nil {
 		return err
 	}
 	moved := false
@@ -71,15 +72,8 @@ func (s *Speaker) changeOrigins(r *running, old, next map[Origin]bool) error {
 	if !moved {
 		return nil
 	}
-	for p := range r.peers {
-		if before.signature(exporting, p.id) == after.signature(exporting, p.id) {
-			continue
-		}
-		if err := r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT); err != nil {
-			return err
-		}
-	}
-	return nil
+	maps.Copy(changed, between)
+	return r.refill(changed)
 }
 
 func hasPrefix(origins map[Origin]bool, p netip.Prefix) bool {

@@ -5,21 +5,21 @@ import (
 	"net/netip"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
+	"github.com/osrg/gobgp/v4/pkg/config/oc"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
-// This file keeps the order of what neighbours are told.
+// This file is the third one that knows of fields that GoBGP does not export: it takes from GoBGP what is to be announced, and
+// keeps it from announcing anything itself. export.go says why.
 //
-// GoBGP v4.8.0 queues what it has to tell a neighbour, and packs all that has come together since the last time into as few
-// UPDATEs as possible: withdrawals first, then routes with the same attributes together. Of several changes of one prefix it
-// keeps only the last, but it takes paths from different neighbours for different ones. When the best path of a prefix moves
-// from one neighbour to another and the neighbour that is told is slow, both are packed, in any order: it may be left with the
-// older one for ever, or with a route that has been withdrawn. So the queue between GoBGP and each of its sessions is one of
-// ours, in which a prefix is once, with its last change. A slow neighbour's queue is then no longer than the table, too.
+// GoBGP announces nothing to a neighbour whose state says that we have just restarted. It would go on when all neighbours have
+// sent End-of-RIBs, and so there is one more that never comes (see running.quiet), or after a deferral of at most 18 hours, which
+// is disarmed here for each session.
 
 const (
 	queueField   = "outgoingCh"
@@ -27,11 +27,20 @@ const (
 	queueOutput  = "output" // chan interface{}
 	queueLength  = "length" // chan int
 	messagePaths = "Paths"  // []*table.Path
+
+	withdrawField = "IsWithdraw" // of *table.Path
+	sourceID      = "ID"         // of *table.PeerInfo, which its GetSource returns
+	sourceAddress = "Address"
+
+	fsmLockField = "lock"  // sync.Mutex
+	confField    = "pConf" // pConfAccess
+	confPointer  = "conf"  // atomic.Pointer[oc.Neighbor]
 )
 
 func checkQueueFields() error {
 	peers, _ := reflect.TypeFor[server.BgpServer]().FieldByName(peersField) // checkIdle has looked, and checkROATable for the lock
-	fsm, _ := peers.Type.Elem().Elem().FieldByName(fsmField)
+	peer := peers.Type.Elem()
+	fsm, _ := peer.Elem().FieldByName(fsmField)
 	queue, ok := fsm.Type.Elem().FieldByName(queueField)
 	if !ok || queue.Type.Kind() != reflect.Pointer {
 		return unexpected("fsm." + queueField)
@@ -43,22 +52,129 @@ func checkQueueFields() error {
 			return unexpected("InfiniteChannel." + name)
 		}
 	}
+	if mu, ok := fsm.Type.Elem().FieldByName(fsmLockField); !ok || mu.Type != reflect.TypeFor[sync.Mutex]() {
+		return unexpected("fsm." + fsmLockField)
+	}
+	conf, ok := fsm.Type.Elem().FieldByName(confField)
+	if !ok || conf.Type.Kind() != reflect.Struct {
+		return unexpected("fsm." + confField)
+	}
+	if f, ok := conf.Type.FieldByName(confPointer); !ok || f.Type != reflect.TypeFor[atomic.Pointer[oc.Neighbor]]() {
+		return unexpected("pConfAccess." + confPointer)
+	}
+	// A method whose result is paths tells their type. Names of methods are constants, for the linker.
+	stale, ok := peer.MethodByName("StaleAll")
+	if !ok || stale.Type.NumOut() != 1 || stale.Type.Out(0).Kind() != reflect.Slice {
+		return unexpected("peer.StaleAll")
+	}
+	return checkPath(stale.Type.Out(0).Elem())
+}
+
+func checkPath(path reflect.Type) error {
+	if path.Kind() != reflect.Pointer || !path.Implements(reflect.TypeFor[outPath]()) {
+		return unexpected("table.Path")
+	}
+	if f, ok := path.Elem().FieldByName(withdrawField); !ok || f.Type.Kind() != reflect.Bool {
+		return unexpected("Path." + withdrawField)
+	}
+	source, ok := path.MethodByName("GetSource")
+	if !ok || source.Type.NumIn() != 1 || source.Type.NumOut() != 1 || source.Type.Out(0).Kind() != reflect.Pointer {
+		return unexpected("Path.GetSource")
+	}
+	for _, name := range []string{sourceID, sourceAddress} {
+		if f, ok := source.Type.Out(0).Elem().FieldByName(name); !ok || f.Type != reflect.TypeFor[netip.Addr]() {
+			return unexpected("PeerInfo." + name)
+		}
+	}
 	return nil
 }
 
-// replaceQueue gives a neighbour that GoBGP has just been told of, and that has no session yet, a queue of ours; run works it
-// until GoBGP forgets the neighbour. several says whether its session carries several paths to a prefix. GoBGP's lock is held by
-// whatever changes neighbours, and shared by their sessions' events.
-func replaceQueue(s *server.BgpServer, id netip.Addr, several func() bool) (run func(), err error) {
-	v := reflect.ValueOf(s).Elem()
-	mu := (*sync.RWMutex)(unsafe.Pointer(v.FieldByName(sharedField).Elem().FieldByName(lockField).UnsafeAddr()))
+// outPath is what GoBGP tells of a path.
+type outPath interface {
+	GetFamily() bgp.Family
+	GetNlri() bgp.NLRI
+	IsEOR() bool
+	LocalID() uint32
+	GetPathAttrs() []bgp.PathAttributeInterface
+	GetAsList() []uint32
+}
+
+// outgoing is a path that GoBGP announces, or withdraws.
+type outgoing struct {
+	outPath
+	v reflect.Value // *table.Path
+}
+
+func (o outgoing) withdrawn() bool { return o.v.Elem().FieldByName(withdrawField).Bool() }
+
+// source is the BGP Identifier of the neighbour that the path is from; invalid for our own.
+func (o outgoing) source() netip.Addr {
+	info := o.v.MethodByName("GetSource").Call(nil)[0].Elem()
+	if !info.FieldByName(sourceAddress).Interface().(netip.Addr).IsValid() {
+		return netip.Addr{}
+	}
+	return info.FieldByName(sourceID).Interface().(netip.Addr)
+}
+
+// pathsOf are those of a message of GoBGP's.
+func pathsOf(m any) (reflect.Value, bool) {
+	v := reflect.ValueOf(m)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return v, false
+	}
+	paths := v.Elem().FieldByName(messagePaths)
+	return paths, paths.IsValid() && paths.Kind() == reflect.Slice
+}
+
+// eachOutgoing visits the paths of a message of GoBGP's.
+func eachOutgoing(m any, visit func(outgoing)) {
+	all, ok := pathsOf(m)
+	if !ok {
+		return
+	}
+	for i := range all.Len() {
+		one := all.Index(i)
+		if p, ok := one.Interface().(outPath); ok && !one.IsNil() {
+			visit(outgoing{p, one})
+		}
+	}
+}
+
+// gobgpPeer finds what GoBGP knows of a neighbour. GoBGP's lock is held by whatever changes neighbours, and shared by their
+// sessions' events; the caller holds it.
+func gobgpPeer(s *server.BgpServer, id netip.Addr) (reflect.Value, error) {
+	peer := reflect.ValueOf(s).Elem().FieldByName(peersField).MapIndex(reflect.ValueOf(id))
+	if !peer.IsValid() {
+		return peer, fmt.Errorf("GoBGP does not know %s", id)
+	}
+	return peer.Elem(), nil
+}
+
+func gobgpLock(s *server.BgpServer) *sync.RWMutex {
+	return (*sync.RWMutex)(unsafe.Pointer(reflect.ValueOf(s).Elem().FieldByName(sharedField).Elem().FieldByName(lockField).UnsafeAddr()))
+}
+
+// tellsAll reports whether a message of GoBGP's is a whole table: End-of-RIBs end it.
+func tellsAll(m any) bool {
+	paths, ok := pathsOf(m)
+	if !ok || paths.Len() == 0 {
+		return false
+	}
+	last, ok := paths.Index(paths.Len() - 1).Interface().(outPath)
+	return ok && last.IsEOR()
+}
+
+// takeQueue takes what GoBGP tells a neighbour that it has just been told of, and that has no session yet: run gives each message
+// to take, until GoBGP forgets the neighbour. GoBGP waits while take works.
+func takeQueue(s *server.BgpServer, id netip.Addr, take func(any)) (run func(), err error) {
+	mu := gobgpLock(s)
 	mu.Lock()
 	defer mu.Unlock()
-	peer := v.FieldByName(peersField).MapIndex(reflect.ValueOf(id))
-	if !peer.IsValid() {
-		return nil, fmt.Errorf("GoBGP does not know %s", id)
+	peer, err := gobgpPeer(s, id)
+	if err != nil {
+		return nil, err
 	}
-	queue := peer.Elem().FieldByName(fsmField).Elem().FieldByName(queueField).Elem()
+	queue := peer.FieldByName(fsmField).Elem().FieldByName(queueField).Elem()
 	channel := func(name string) *chan any {
 		return (*chan any)(unsafe.Pointer(queue.FieldByName(name).UnsafeAddr()))
 	}
@@ -70,146 +186,36 @@ func replaceQueue(s *server.BgpServer, id netip.Addr, several func() bool) (run 
 	}
 	for range *length { // likewise
 	}
-	o := &outbox{several: several, in: make(chan any), out: make(chan any), length: make(chan int)}
-	*input, *output, *length = o.in, o.out, o.length
-	return o.run, nil
-}
-
-// outbox is the queue between GoBGP and a session.
-type outbox struct {
-	in, out chan any
-	length  chan int
-	several func() bool
-
-	message reflect.Value // *server.fsmOutgoingMsg, under construction; invalid: nothing waits
-	paths   reflect.Value // its Paths; nil ones are passed over
-	at      map[outKey]int
-	dead    int   // nil ones
-	other   []any // anything else, which GoBGP's session has to see
-}
-
-// outKey is a path for a neighbour. Without ADD-PATH (RFC 7911) the prefix is all there is to it.
-type outKey struct {
-	family bgp.Family
-	prefix netip.Prefix
-	id     uint32
-	other  string // in place of a prefix, or the path itself where it is a marker
-}
-
-// outPath is what we must know of *table.Path.
-type outPath interface {
-	GetFamily() bgp.Family
-	GetNlri() bgp.NLRI
-	IsEOR() bool
-	LocalID() uint32
-}
-
-// packTime is how long a session may take from when it has got a message to when it asks whether there is more.
-const packTime = time.Second
-
-// run works the queue until GoBGP closes it. It always says that nothing more waits: what does is in one message, which the
-// session takes when it is ready for it. Having taken one it looks whether there is another, to pack them together, and then
-// asks for the length. There is none until it has asked. If it does not, it was no session: GoBGP throws away what waits
-// when a session ends.
-func (o *outbox) run() {
-	defer close(o.length)
-	defer close(o.out)
-	packing := time.NewTimer(packTime)
-	packing.Stop()
-	defer packing.Stop()
-	taken := false
-	for {
-		var out chan any
-		var next any
-		switch {
-		case taken:
-		case len(o.other) > 0:
-			out, next = o.out, o.other[0]
-		case o.message.IsValid():
-			out, next = o.out, o.message.Interface()
+	in, out, none := make(chan any), make(chan any), make(chan int)
+	*input, *output, *length = in, out, none
+	return func() {
+		defer close(none)
+		defer close(out)
+		for m := range in {
+			take(m)
 		}
-		select {
-		case m, open := <-o.in:
-			if !open {
-				return
-			}
-			o.add(m)
-		case out <- next:
-			if len(o.other) > 0 {
-				o.other = o.other[1:]
-			} else {
-				o.message, o.at, o.dead = reflect.Value{}, nil, 0
-			}
-			taken = true
-			packing.Reset(packTime)
-		case o.length <- 0:
-			taken = false
-		case <-packing.C:
-			taken = false
-		}
-	}
+	}, nil
 }
 
-func (o *outbox) add(m any) {
-	v := reflect.ValueOf(m)
-	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct || !v.Elem().FieldByName(messagePaths).IsValid() {
-		o.other = append(o.other, m)
-		return
-	}
-	all := v.Elem().FieldByName(messagePaths)
-	if !o.message.IsValid() {
-		o.message = reflect.New(v.Elem().Type())
-		o.paths = o.message.Elem().FieldByName(messagePaths)
-		o.paths.Set(reflect.MakeSlice(all.Type(), 0, all.Len()))
-		o.at = map[outKey]int{}
-	}
-	several := o.several()
-	for i := range all.Len() {
-		one := all.Index(i)
-		p, ok := one.Interface().(outPath)
-		if one.IsNil() || !ok {
-			continue
-		}
-		key := keyOfOut(p, one, several)
-		if old, there := o.at[key]; there {
-			o.paths.Index(old).SetZero()
-			o.dead++
-		}
-		o.at[key] = o.paths.Len()
-		o.paths.Set(reflect.Append(o.paths, one))
-	}
-	if o.dead > len(o.at)+1024 {
-		o.compact()
-	}
-}
+// farAway is when the deferrals end.
+var farAway = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
 
-func keyOfOut(p outPath, v reflect.Value, several bool) outKey {
-	if p.IsEOR() {
-		return outKey{family: p.GetFamily(), other: "end"}
+// disarm keeps the deferral of a session of a neighbour's from ending, which has begun: GoBGP looks then how long ago the
+// neighbour's last session ended.
+func disarm(s *server.BgpServer, id netip.Addr) {
+	mu := gobgpLock(s)
+	mu.RLock()
+	defer mu.RUnlock()
+	peer, err := gobgpPeer(s, id)
+	if err != nil {
+		return // it has just gone
 	}
-	if pfx, ok := prefixOf(p.GetNlri()); ok {
-		key := outKey{family: p.GetFamily(), prefix: pfx}
-		if several {
-			key.id = p.LocalID()
-		}
-		return key
-	}
-	return outKey{family: p.GetFamily(), other: fmt.Sprint(v.Pointer())}
-}
-
-// compact throws the nil ones away.
-func (o *outbox) compact() {
-	live := reflect.MakeSlice(o.paths.Type(), 0, len(o.at))
-	where := make([]int, o.paths.Len())
-	for i := range o.paths.Len() {
-		where[i] = live.Len()
-		if one := o.paths.Index(i); !one.IsNil() {
-			live = reflect.Append(live, one)
-		}
-	}
-	for key, i := range o.at {
-		o.at[key] = where[i]
-	}
-	o.paths.Set(live)
-	o.dead = 0
+	fsm := peer.FieldByName(fsmField).Elem()
+	lock := (*sync.Mutex)(unsafe.Pointer(fsm.FieldByName(fsmLockField).UnsafeAddr()))
+	conf := (*atomic.Pointer[oc.Neighbor])(unsafe.Pointer(fsm.FieldByName(confField).FieldByName(confPointer).UnsafeAddr()))
+	lock.Lock()
+	defer lock.Unlock()
+	next := *conf.Load()
+	next.Timers.State.Downtime = farAway
+	conf.Store(&next)
 }

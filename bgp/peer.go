@@ -24,6 +24,7 @@ type peer struct {
 	cfg      atomic.Pointer[Neighbor] // replaced by a reload that needs no new session
 	farewell atomic.Bool              // we are about to go: see farewell.go
 	life     atomic.Uint64            // of the dataplane when a session was last established
+	telling  atomic.Pointer[teller]   // of the session; nil: there is none, or its policy is not known
 	id       netip.Addr
 	local    localSpeaker
 	stack    hoststack.Stack
@@ -73,7 +74,9 @@ type peer struct {
 // gobgpSide is what a peer needs of GoBGP.
 type gobgpSide interface {
 	give(*session)
-	hurryLost(*peer)       // shortens GoBGP's idle time after a session that is lost; see skipIdle
+	hurryLost(*peer)  // shortens GoBGP's idle time after a session that is lost; see skipIdle
+	restarting() bool // we have restarted, and the first routes of all neighbours are not here
+	tell(*peer, *session, *wire)
 	resetLost(*peer) error // ends the established session of a peer; it waits for GoBGP to take the order
 }
 
@@ -420,7 +423,7 @@ func (p *peer) offer(now time.Time) {
 		return
 	}
 	p.giveAt = now.Add(giveRetry)
-	p.sess = newSession(p.id, w, p, p.intact, p.config().Role)
+	p.sess = newSession(p.id, w, p, p.claims, p.config().Role)
 	p.sess.arrived = p.arrived
 	if p.out != nil && p.in != nil {
 		p.sess.addWire(p.in)
@@ -439,7 +442,29 @@ func (p *peer) sessionTaken(s *session) {
 }
 
 // sessionConfirmed implements watcher.
-func (p *peer) sessionConfirmed(*session) { p.post(func() {}) }
+func (p *peer) sessionConfirmed(s *session) {
+	p.post(func() {
+		if s == p.sess && p.sessWire != nil {
+			p.gobgp.tell(p, s, p.sessWire)
+		}
+	})
+}
+
+// sessionRefresh implements watcher.
+func (p *peer) sessionRefresh(s *session) {
+	p.post(func() {
+		if s == p.sess {
+			p.tellAgain()
+		}
+	})
+}
+
+// tellAgain tells the neighbour everything once more.
+func (p *peer) tellAgain() {
+	if t := p.telling.Load(); t != nil {
+		t.again()
+	}
+}
 
 // sessionLost implements watcher. It declines for a session that keeps failing: GoBGP's idle time damps it (RFC 4271 §8.1.1).
 // Where it must not decline, the peer itself waits.

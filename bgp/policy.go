@@ -11,6 +11,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
+	"google.golang.org/protobuf/proto"
 )
 
 // GoBGP has one import and one export policy for all neighbours that are not route server clients; statements tell neighbours
@@ -47,6 +48,7 @@ type step struct {
 type compiled struct {
 	steps [2][]step // by direction
 	sets  map[string]*api.DefinedSet
+	ids   []netip.Addr // of all neighbours
 }
 
 // builder makes one.
@@ -59,7 +61,7 @@ type builder struct {
 
 // policies compiles the policies of all neighbours. ids are what GoBGP knows them by; origins is what we announce.
 func policies(c *Config, ids map[netip.Addr]netip.Addr, origins ...map[Origin]bool) *compiled {
-	b := &builder{compiled: compiled{sets: map[string]*api.DefinedSet{}}, c: c, ids: ids, origins: map[Source][]netip.Prefix{}}
+	b := &builder{compiled: compiled{sets: map[string]*api.DefinedSet{}, ids: slices.SortedFunc(maps.Values(ids), netip.Addr.Compare)}, c: c, ids: ids, origins: map[Source][]netip.Prefix{}}
 	if !c.asksOrigins() {
 		origins = nil // which may be a full table
 	}
@@ -87,7 +89,7 @@ func (b *builder) add(d direction, who []netip.Addr, s statement, ref ruleRef) {
 	}
 	list := []string{never}
 	for _, a := range who {
-		list = append(list, netip.PrefixFrom(a.WithZone(""), a.BitLen()).String())
+		list = append(list, neighborNet(a))
 	}
 	name := b.compiler(d).set(&api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, List: list})
 	key := s.key()
@@ -129,20 +131,7 @@ func (b *builder) exports() {
 	c := b.compiler(exporting)
 	b.add(exporting, b.who(func(n *Neighbor) bool { return b.external(n) && b.c.asksLate(n) }), c.withdrawals(),
 		ruleRef{what: "withdrawals are always sent"})
-	var self []netip.Addr
-	nextHops := map[nextHopRule][]netip.Addr{}
-	for i := range b.c.Neighbors {
-		n := &b.c.Neighbors[i]
-		id := b.ids[n.Address]
-		if n.NextHopSelf && !b.external(n) {
-			self = append(self, id)
-		}
-		for _, nh := range []netip.Addr{n.NextHop4, n.NextHop6} {
-			for _, r := range nextHopRules(n, b.c, nh) {
-				nextHops[r] = append(nextHops[r], id)
-			}
-		}
-	}
+	self := b.who(func(n *Neighbor) bool { return n.NextHopSelf && !b.external(n) })
 	b.ownNextHop()
 	// What was learned by iBGP keeps its next hop even towards such a neighbour: a route reflector does not change it (RFC 4456
 	// §10).
@@ -150,16 +139,6 @@ func (b *builder) exports() {
 		cond: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_EXTERNAL},
 		act:  &api.Actions{Nexthop: &api.NexthopAction{Self: true}},
 	}, ruleRef{what: "next-hop-self"})
-	for _, r := range slices.SortedFunc(maps.Keys(nextHops), nextHopRule.compare) {
-		family := IPv6
-		if r.addr.Is4() {
-			family = IPv4
-		}
-		b.add(exporting, nextHops[r], statement{
-			cond: &api.Conditions{AfiSafiIn: []*api.Family{apiFamily(family)}, RouteType: r.routes},
-			act:  &api.Actions{Nexthop: &api.NexthopAction{Address: r.addr.String()}},
-		}, ruleRef{what: "next hop of the family"})
-	}
 	// GoBGP leaves the communities of RFC 1997 to its user.
 	reject := func(who []netip.Addr, names ...string) {
 		b.add(exporting, who, statement{
@@ -198,7 +177,9 @@ func (b *builder) assignments(d direction) []*assignment {
 		for _, p := range slices.Sorted(maps.Keys(byPolicy)) {
 			t := target{
 				id: b.ids[n.Address], external: b.external(n), families: byPolicy[p], limited: len(byPolicy) > 1,
-				next4: n.NextHop4, next6: n.NextHop6,
+			}
+			if d == importing { // to others than ourselves, "self" is the session's local address: see traffic.hop
+				t.next4, t.next6 = n.NextHop4, n.NextHop6
 			}
 			i := slices.IndexFunc(all, func(a *assignment) bool { return a.policy == p })
 			if i < 0 {
@@ -314,28 +295,18 @@ func (b *builder) together(d direction, a *assignment, k int, compile func(i int
 	}
 }
 
-// nextHopRule replaces our next hop by an address of the route's own family, where the session has none to give.
-type nextHopRule struct {
-	addr   netip.Addr
-	routes api.Conditions_RouteType
+// neighborNet is a neighbour as sets of them have it.
+func neighborNet(id netip.Addr) string {
+	return netip.PrefixFrom(id.WithZone(""), id.BitLen()).String()
 }
 
-func (r nextHopRule) compare(o nextHopRule) int {
-	return cmp.Or(r.addr.Compare(o.addr), cmp.Compare(r.routes, o.routes))
-}
-
-// nextHopRules are for the routes whose next hop we would set: all towards eBGP, and towards iBGP our own and, with
-// next-hop-self, those from eBGP (RFC 4271 §5.1.3).
-func nextHopRules(n *Neighbor, c *Config, nh netip.Addr) []nextHopRule {
-	switch {
-	case !nh.IsValid():
-		return nil
-	case n.AS != c.AS:
-		return []nextHopRule{{nh, api.Conditions_ROUTE_TYPE_UNSPECIFIED}}
-	case n.NextHopSelf:
-		return []nextHopRule{{nh, api.Conditions_ROUTE_TYPE_LOCAL}, {nh, api.Conditions_ROUTE_TYPE_EXTERNAL}}
-	}
-	return []nextHopRule{{nh, api.Conditions_ROUTE_TYPE_LOCAL}}
+// forNeighbors is the step for others.
+func (s step) forNeighbors(p *compiled, list []string) step {
+	set := &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, List: list}
+	name := (&compiler{sets: p.sets}).set(set)
+	s.Statement = proto.Clone(s.Statement).(*api.Statement)
+	s.Conditions.NeighborSet = &api.MatchSet{Name: name, Type: api.MatchSet_TYPE_ANY}
+	return s
 }
 
 // request is the program as GoBGP takes it.
@@ -354,7 +325,7 @@ func (p *compiled) request() *api.SetPoliciesRequest {
 
 // applies reports whether a step is for a neighbour.
 func (p *compiled) applies(s step, id netip.Addr) bool {
-	return slices.Contains(p.sets[s.Conditions.NeighborSet.Name].List, netip.PrefixFrom(id.WithZone(""), id.BitLen()).String())
+	return slices.Contains(p.sets[s.Conditions.NeighborSet.Name].List, neighborNet(id))
 }
 
 // signature is equal for equal policies of a neighbour.
@@ -382,14 +353,15 @@ func (p *compiled) equal(o *compiled) bool {
 	return true
 }
 
-// install makes GoBGP use a program.
-func (r *running) install(p *compiled) error {
+// install makes GoBGP use a program. It returns the classes of neighbours that are told something else by it.
+func (r *running) install(p *compiled) (changed map[uint32]bool, err error) {
 	if old := r.program.Load(); old != nil && old.equal(p) {
 		r.program.Store(p) // its rules may have other words
-		return nil
+		return map[uint32]bool{}, nil
 	}
-	if err := r.gobgp.SetPolicies(r.ctx, p.request()); err != nil {
-		return fmt.Errorf("set policies: %w", err)
+	changed = r.export.classify(p)
+	if err := r.gobgp.SetPolicies(r.ctx, r.export.forGroups(p)); err != nil {
+		return changed, fmt.Errorf("set policies: %w", err)
 	}
 	zero := map[string]bool{}
 	for _, steps := range p.steps {
@@ -401,7 +373,8 @@ func (r *running) install(p *compiled) error {
 	}
 	zeroLocalPref(r.gobgp, zero)
 	r.program.Store(p)
-	return nil
+	r.regroup()
+	return changed, nil
 }
 
 // assignPolicies makes GoBGP use the two policies; what they do not decide passes.

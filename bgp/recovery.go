@@ -1,9 +1,5 @@
 package bgp
 
-import (
-	"github.com/osrg/gobgp/v4/api"
-)
-
 // This file is our own restart (RFC 4724 §4.1): the beginning of a run that finds its routes in the dataplane, and the end of
 // one that leaves them there.
 
@@ -35,46 +31,22 @@ func (s *Speaker) Leave() {
 	s.leaving = true
 }
 
-// recovered ends our restart. GoBGP goes on telling neighbours that come later that we have just restarted, and withholds
-// routes from them: so it gets to know them anew, and all of them where the dataplane turned out to hold nothing.
-func (s *Speaker) recovered(r *running, all bool) {
+// recovered ends our restart: neighbours are told of routes from now on. lost says that the dataplane turned out to hold nothing;
+// then those who were told that it does learn the truth by a new session.
+func (s *Speaker) recovered(r *running, lost bool) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	if !r.recovering.Swap(false) && !all {
+	r.recovering.Store(false)
+	r.export.open()
+	if !lost {
 		return
 	}
-	restarting := map[string]bool{}
-	err := r.gobgp.ListPeer(r.ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
-		restarting[p.GetConf().GetNeighborAddress()] = p.GetGracefulRestart().GetLocalRestarting()
-	})
-	if err != nil {
-		return // the speaker ends
-	}
-	var again []*peer
-	var down []<-chan struct{}
 	for p := range r.peers {
-		if restarting[p.id.String()] && (all || p.status.current() != Established) {
-			again = append(again, p)
-			down = append(down, p.shutdown(ceaseConfigChange, nil, causeQuiet))
-		}
+		p.post(func() {
+			if p.sess != nil && p.sess.restarted.Load() {
+				p.sess.cease(&p.work, ceaseConfigChange, nil, causeQuiet)
+			}
+		})
+		p.retry()
 	}
-	waitAll(down)
-	for _, p := range again {
-		if err := s.readd(r, p); err != nil {
-			p.log.WithError(err).Error("BGP neighbor is lost until it is enabled anew")
-		}
-		p.resume()
-	}
-}
-
-func (s *Speaker) readd(r *running, p *peer) error {
-	r.peerMu.Lock()
-	defer r.peerMu.Unlock()
-	if !p.known {
-		return nil
-	}
-	if err := r.deleteLocked(p); err != nil {
-		return err
-	}
-	return r.addLocked(p)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"strings"
@@ -77,18 +78,24 @@ func TestForwardingIntact(t *testing.T) {
 	}
 }
 
-func TestForwardingPreserved(t *testing.T) {
-	for _, caps := range [][]bgp.ParameterCapabilityInterface{nil, bothFamilies(), grCaps(60, 0), longLived(restarter(60, 0), 60)} {
+func TestRestartFlags(t *testing.T) {
+	for _, caps := range [][]bgp.ParameterCapabilityInterface{nil, bothFamilies(), grCaps(60, 0), longLived(restarter(60, restarted), 60)} {
 		open := rawOpen(65001, "10.1.0.1", caps...)
-		before, after := parseOpen(open).gr, parseOpen(forwardingPreserved(open)).gr
-		for f := range before.families {
-			before.families[f] = true
+		for _, c := range []struct{ restarted, preserved bool }{{false, false}, {false, true}, {true, true}} {
+			want, got := parseOpen(open).gr, parseOpen(restartFlags(open, c.restarted, c.preserved)).gr
+			for f := range want.families {
+				want.families[f] = c.preserved
+			}
+			want.restarting = want.aware && c.restarted
+			if !reflect.DeepEqual(want, got) {
+				t.Errorf("%+v, want %+v", got, want)
+			}
 		}
-		if !reflect.DeepEqual(before, after) {
-			t.Errorf("%+v, want %+v", after, before)
+		if got, want := parseOpen(withoutRestart(open)).gr, parseOpen(open).gr; got.restarting || got.time != want.time || !maps.Equal(got.families, want.families) {
+			t.Errorf("without the restart: %+v, was %+v", got, want)
 		}
 		for n := range open {
-			forwardingPreserved(open[:n]) // does not panic
+			restartFlags(open[:n], true, true) // does not panic
 		}
 	}
 }

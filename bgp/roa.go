@@ -160,7 +160,7 @@ func (s *Speaker) judgeAgain(r *running, old, next *rpki.Table) error {
 	cfg := s.cfg
 	s.mu.RUnlock()
 	var errs []error
-	var outbound []*peer
+	outbound := map[uint32]bool{}
 	again := 0
 	for i := range cfg.Neighbors {
 		n := &cfg.Neighbors[i]
@@ -170,7 +170,7 @@ func (s *Speaker) judgeAgain(r *running, old, next *rpki.Table) error {
 			continue // it has just gone
 		}
 		if out {
-			outbound = append(outbound, p)
+			outbound[r.export.class(p.id)] = true
 		}
 		if !in {
 			continue
@@ -180,15 +180,12 @@ func (s *Speaker) judgeAgain(r *running, old, next *rpki.Table) error {
 			continue
 		}
 		again++
-		errs = append(errs, r.softReset(p, api.ResetPeerRequest_DIRECTION_IN))
+		errs = append(errs, r.judgeIn(p))
 	}
 	if len(outbound) > 0 {
 		hit, err := r.affected(api.TableType_TABLE_TYPE_GLOBAL, "", c)
-		errs = append(errs, err)
-		for _, p := range outbound {
-			if hit {
-				errs = append(errs, r.softReset(p, api.ResetPeerRequest_DIRECTION_OUT))
-			}
+		if errs = append(errs, err); hit {
+			errs = append(errs, r.refill(outbound))
 		}
 	}
 	s.log.WithFields(map[string]any{"added": len(added), "removed": len(removed), "neighbors": again}).Info("ROAs changed; routes are validated again")

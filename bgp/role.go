@@ -90,19 +90,18 @@ func (n *Neighbor) mismatch(o *openInfo) *ending {
 	}
 }
 
-// otc is one session's part in RFC 9234 §5.
+// otc is one session's part in RFC 9234 §5. What is told to the peer is marked, or left out, where it is told (teller.go).
 type otc struct {
-	role      Role
-	own       uint32 // AS
-	peer      uint32
-	announced map[Family]map[pathKey]bool // what the peer has of us, where something may have to be taken back
+	role Role
+	own  uint32 // AS
+	peer uint32
 }
 
 func newOTC(role Role, own, peer uint32) *otc {
 	if role == NoRole {
 		return nil
 	}
-	return &otc{role: role, own: own, peer: peer, announced: map[Family]map[pathKey]bool{}}
+	return &otc{role: role, own: own, peer: peer}
 }
 
 // ingress marks what comes from above or beside, and reports a leak: a route that must not have come this way. The attribute is
@@ -122,64 +121,6 @@ func (o *otc) ingress(u *update) (changed, leak bool) {
 		return true, false
 	}
 	return false, false
-}
-
-// egress marks what goes down or beside, and takes out what must not go up or beside; what the peer has of that is withdrawn.
-func (o *otc) egress(u *update, identifier func(bgp.Family) int) (changed bool) {
-	marked := u.find(attrOTC) != nil
-	if !o.role.down() {
-		changed = o.track(u, marked, identifier)
-	}
-	if !marked && !o.role.up() && u.announces() {
-		u.put(attr{optTransitive, attrOTC, binary.BigEndian.AppendUint32(nil, o.own)})
-		changed = true
-	}
-	return changed
-}
-
-// track notes what the peer is told, and turns what it must not be told into withdrawals of what it was told before.
-func (o *otc) track(u *update, stop bool, identifier func(bgp.Family) int) bool {
-	reach, reaches := u.reach()
-	unreach, unreaches := u.unreach()
-	o.forget(IPv4, u.withdrawn, identifier)
-	if unreaches {
-		o.forget(familyOf(unreach.family), unreach.routes, identifier)
-	}
-	if !stop {
-		o.note(IPv4, u.nlri, identifier)
-		if reaches {
-			o.note(familyOf(reach.family), reach.routes, identifier)
-		}
-		return false
-	}
-	*u = update{withdrawn: append(slices.Clip(u.withdrawn), o.forget(IPv4, u.nlri, identifier)...)}
-	back := multiprotocol{family: unreach.family, routes: unreach.routes}
-	if reaches {
-		back.family = reach.family // GoBGP puts one family in an UPDATE
-		back.routes = append(slices.Clip(back.routes), o.forget(familyOf(reach.family), reach.routes, identifier)...)
-	}
-	u.setUnreach(back)
-	return true
-}
-
-func (o *otc) note(f Family, routes []byte, identifier func(bgp.Family) int) {
-	eachRoute(f, routes, identifier(f.wire()), func(_ []byte, k pathKey) {
-		if o.announced[f] == nil {
-			o.announced[f] = map[pathKey]bool{}
-		}
-		o.announced[f][k] = true
-	})
-}
-
-// forget returns those that the peer had.
-func (o *otc) forget(f Family, routes []byte, identifier func(bgp.Family) int) (had []byte) {
-	eachRoute(f, routes, identifier(f.wire()), func(b []byte, k pathKey) {
-		if o.announced[f][k] {
-			delete(o.announced[f], k)
-			had = append(had, b...)
-		}
-	})
-	return had
 }
 
 // leaked treats an UPDATE as withdrawing its routes, because they have come the wrong way.

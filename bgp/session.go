@@ -24,10 +24,11 @@ import (
 // A session also watches the messages go by, because GoBGP does not tell why a session ended in words that an operator
 // understands.
 type session struct {
+	noSyscalls
 	remote *net.TCPAddr // the neighbour's identity, which is what GoBGP finds it by
 	watch  watcher
 	role   Role
-	intact func() bool // we still forward by what the peer has from the session before
+	claims func() (restarted, preserved bool) // of us, for the OPEN
 	// arrived, if not nil, is told of each UPDATE with a single route. It must not block.
 	arrived func(netip.Prefix, time.Time)
 
@@ -57,6 +58,7 @@ type session struct {
 	reader tap           // of GoBGP's reading goroutine: there is one at a time
 	block  []byte        // that goroutine's, for what it reads
 
+	restarted  atomic.Bool   // an OPEN of ours has said that we have just restarted
 	confirmed  atomic.Bool   // the peer answered our OPEN with a KEEPALIVE
 	messages   atomic.Uint64 // read
 	lastUpdate atomic.Int64  // time of the last UPDATE read, UnixNano
@@ -67,6 +69,7 @@ type session struct {
 type watcher interface {
 	sessionTaken(*session)               // GoBGP wrote its OPEN
 	sessionConfirmed(*session)           // the peer's KEEPALIVE came: Established follows
+	sessionRefresh(*session)             // the peer asks for our routes anew (RFC 2918)
 	sessionLost(must bool) bool          // an established one's wire is dead: GoBGP was asked for a reset. May wait for GoBGP; the session is not locked
 	sessionKept()                        // the same, but GoBGP gets the error and keeps the routes
 	sessionEnded(*session, bool, string) // GoBGP closed it; whether it had taken it; why, "" when it is not known
@@ -74,10 +77,10 @@ type watcher interface {
 	sessionRests(time.Duration) // we end it, and there shall be no other for so long
 }
 
-func newSession(remote netip.Addr, w *wire, watch watcher, intact func() bool, role Role) *session {
+func newSession(remote netip.Addr, w *wire, watch watcher, claims func() (restarted, preserved bool), role Role) *session {
 	s := &session{
 		remote: &net.TCPAddr{IP: remote.AsSlice(), Port: bgp.BGP_PORT, Zone: remote.Zone()},
-		watch:  watch, intact: intact, role: role,
+		watch:  watch, claims: claims, role: role,
 		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	s.addWire(w)
@@ -99,11 +102,11 @@ func (s *session) addWire(w *wire) {
 
 func (s *session) sendOpenLocked(w *wire) {
 	w.sentOpen = true
-	open := s.open
-	if s.intact() {
-		open = forwardingPreserved(open)
+	restarted, preserved := s.claims()
+	if restarted {
+		s.restarted.Store(true)
 	}
-	open = withRole(open, s.role)
+	open := withRole(restartFlags(s.open, restarted, preserved), s.role)
 	if err := w.send(open); err != nil {
 		w.close() // its reader reports it
 	}
@@ -127,7 +130,7 @@ func (s *session) choose(w *wire, t terms, tr *traffic, doom *ending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.terms, s.traffic, s.doom = t, tr, doom
-	s.chosen, s.prefix, s.wires = w, first, nil
+	s.chosen, s.prefix, s.wires = w, withoutRestart(first), nil
 	s.inbox = inbox{buf: extra}
 	s.unread = len(s.prefix)
 	s.local = tcpAddr(w.conn.LocalAddr())
@@ -140,10 +143,6 @@ func (s *session) choose(w *wire, t terms, tr *traffic, doom *ending) {
 // swap makes w the wire in place of the chosen one, behind GoBGP's back: GoBGP has the peer's OPEN and waits for the KEEPALIVE.
 // It reports false if that cannot be: the peer's OPEN is not the same on both, or something else came after it.
 func (s *session) swap(w *wire) bool {
-	keepalive, err := bgp.NewBGPKeepAliveMessage().Serialize()
-	if err != nil {
-		return false
-	}
 	first, extra := w.take()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,11 +152,11 @@ func (s *session) swap(w *wire) bool {
 	}
 	s.prefix, s.unread, s.inbox = nil, -1, inbox{buf: extra}
 	if unread {
-		s.prefix, s.unread = first, len(first)
+		s.prefix, s.unread = withoutRestart(first), len(first)
 	}
 	s.sendOpenLocked(w)
 	if !unread {
-		_ = w.send(keepalive) // GoBGP's answer to the OPEN went to the old one; if this fails, so will GoBGP's next read
+		_ = w.send(keepaliveMessage()) // GoBGP's answer to the OPEN went to the old one; if this fails, so will GoBGP's next read
 	}
 	s.chosen = w
 	s.local = tcpAddr(w.conn.LocalAddr())
@@ -255,6 +254,10 @@ func (s *session) nextLocked() *ending {
 		case msg[18] == bgp.BGP_MSG_NOTIFICATION && s.confirmed.Load():
 			s.receivedLocked(msg[18], msg[headerLen:])
 			return &ending{}
+		case msg[18] == bgp.BGP_MSG_ROUTE_REFRESH && len(msg) == headerLen+4 && s.confirmed.Load():
+			s.receivedLocked(msg[18], msg[headerLen:])
+			s.watch.sessionRefresh(s)
+			continue
 		case msg[18] == bgp.BGP_MSG_UPDATE && s.traffic != nil:
 			changed, end := s.traffic.receive(msg)
 			if end != nil {
@@ -402,8 +405,11 @@ func (s *session) lastUpdateAt() time.Time {
 	return time.Time{}
 }
 
-// Write implements net.Conn. GoBGP writes whole messages; the first is its OPEN.
+// Write implements net.Conn. GoBGP writes whole messages; the first is its OPEN. UPDATEs of its own go nowhere: see export.go.
 func (s *session) Write(b []byte) (int, error) {
+	if len(b) > headerLen && b[18] == bgp.BGP_MSG_UPDATE {
+		return len(b), nil
+	}
 	s.mu.Lock()
 	heard, lost := s.chosen != nil || len(s.wires) > 0, s.lost || s.ceased
 	s.mu.Unlock()
@@ -439,18 +445,11 @@ func (s *session) Write(b []byte) (int, error) {
 	if w == nil {
 		return len(b), nil
 	}
-	out, tr := b, s.shaper()
-	if tr != nil && len(b) > headerLen && b[18] == bgp.BGP_MSG_UPDATE {
-		if out = tr.send(b); len(out) == 0 {
-			return len(b), nil
-		}
-	}
 	for {
 		w.wmu.Lock()
-		n, err := w.conn.Write(out)
+		n, err := w.conn.Write(b)
 		w.wmu.Unlock()
 		if err == nil {
-			n = len(b)
 			if expired {
 				err = s.holdTimerExpired()
 			}
@@ -458,32 +457,49 @@ func (s *session) Write(b []byte) (int, error) {
 		}
 		s.mu.Lock()
 		swapped := s.chosen != w
-		if !swapped {
-			s.setCauseLocked(connErrorText(err))
+		if swapped {
+			w = s.chosen
 		}
-		established := s.confirmed.Load()
-		s.lost = s.lost || !swapped && established
-		old := w
-		w = s.chosen
 		s.mu.Unlock()
 		switch {
 		case swapped:
-		case established:
-			old.close() // so that the reader finds out, and all goes one way
+		case s.confirmed.Load():
+			s.failed(w, err)
 			return len(b), nil
 		default:
+			s.setCause(connErrorText(err))
 			return n, err
 		}
 	}
 }
 
-// shaper is the traffic where it does something to what GoBGP sends.
+// failed notes that nothing can be written on an established session's wire. Its reader finds it closed, so that all ends go one way.
+func (s *session) failed(w *wire, err error) {
+	s.mu.Lock()
+	s.setCauseLocked(connErrorText(err))
+	s.lost = true
+	s.mu.Unlock()
+	w.close()
+}
+
+// tell sends the peer UPDATEs. It waits for as long as the peer takes, and reports false where the session is over.
+func (s *session) tell(w *wire, msgs []byte) bool {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	if w.isParting() {
+		return false
+	}
+	if _, err := w.conn.Write(msgs); err != nil {
+		s.failed(w, err)
+		return false
+	}
+	return true
+}
+
+// shaper is what is done to UPDATEs. There is one once a wire is chosen.
 func (s *session) shaper() *traffic {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.traffic == nil || !s.traffic.shapes() {
-		return nil
-	}
 	return s.traffic
 }
 
@@ -492,9 +508,8 @@ func (s *session) probe() {
 	s.mu.Lock()
 	w := s.chosen
 	s.mu.Unlock()
-	msg, err := bgp.NewBGPKeepAliveMessage().Serialize()
-	if err == nil && w != nil {
-		w.trySend(msg) // GoBGP's reader finds out what comes of it
+	if w != nil {
+		w.trySend(keepaliveMessage()) // GoBGP's reader finds out what comes of it
 	}
 }
 
@@ -618,8 +633,10 @@ func (s *session) SetWriteDeadline(t time.Time) error {
 	return w.conn.SetWriteDeadline(t)
 }
 
-// SyscallConn makes GoBGP's code for socket options (TTL, MSS, TOS) find nothing to do: the dataplane's stack decides those.
-func (s *session) SyscallConn() (syscall.RawConn, error) { return noSocket{}, nil }
+// noSyscalls makes GoBGP's code for socket options (TTL, MSS, TOS) find nothing to do: the dataplane's stack decides those.
+type noSyscalls struct{}
+
+func (noSyscalls) SyscallConn() (syscall.RawConn, error) { return noSocket{}, nil }
 
 type noSocket struct{}
 

@@ -2,12 +2,13 @@
 //
 //	hoststack ──conns──► listener ─┐
 //	    ▲                          ├─► peer (one a neighbour) ──session──► GoBGP ──events──► feeder ──routes──► Feed
-//	    └────── dials ─────────────┘                                        ▲
-//	                              Originate, Apply, policies ───────────────┘
+//	    └────── dials ─────────────┘                  ▲                   │  ▲
+//	                             UPDATEs ◄── teller ◄── adjOut ◄──────────┘  └── Originate, Apply, policies
 //
 // GoBGP dials and listens with the kernel's TCP; this router has none. So every neighbour is passive to GoBGP, and peer.go
 // makes and takes the connections, resolves collisions, and hands over one session at a time (session.go, inject.go).
-// Everything else is GoBGP's: the state machine, the tables, the decision, the updates.
+// What GoBGP announces goes to a stand-in of all neighbours with the same policy, and from there to each of them (export.go).
+// Everything else is GoBGP's: the state machine, the tables, the decision, the policies.
 //
 // There is one Speaker in a process: GoBGP keeps some options (multipath among them) in variables of its packages.
 package bgp
@@ -26,6 +27,7 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/config/oc"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 	"github.com/sirupsen/logrus"
 
@@ -108,15 +110,20 @@ type running struct {
 	recovering atomic.Bool // the first routes of the neighbours are awaited after a restart of ours
 
 	counter counter
-	missed  *missed
+	export  *exporter
 	program atomic.Pointer[compiled] // of GoBGP's policies
 
 	roa    *roaTable   // GoBGP's
 	roaMu  sync.Mutex  // guards what roa has
 	roaHas *rpki.Table // never another's than ours
 
-	peerMu  sync.Mutex // GoBGP's list of peers
-	stopped bool       // it is GoBGP's own again; guarded by peerMu
+	as      uint32 // ours
+	cluster netip.Addr
+	log     *logrus.Entry
+
+	peerMu   sync.Mutex          // GoBGP's list of peers
+	standIns map[netip.Addr]bool // that are in it
+	stopped  bool                // it is GoBGP's own again; guarded by peerMu
 }
 
 const (
@@ -201,13 +208,15 @@ func (s *Speaker) start(ctx context.Context) (*running, error) {
 	}
 	r := &running{
 		gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}, deferral: s.cfg.Deferral,
-		roa: roaTableOf(gobgp), missed: newMissed(),
+		roa: roaTableOf(gobgp), export: newExporter(), as: s.local.as, cluster: s.local.cluster, log: s.log, standIns: map[netip.Addr]bool{},
 	}
 	s.mu.RLock()
 	r.recovering.Store(s.resumed)
 	s.mu.RUnlock()
 	if r.recovering.Load() {
 		s.feeder.hold()
+	} else {
+		r.export.open()
 	}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.work.Go(gobgp.Serve)
@@ -231,7 +240,10 @@ func (s *Speaker) configure(r *running) error {
 	if err := s.watch(r); err != nil {
 		return fmt.Errorf("watch GoBGP: %w", err)
 	}
-	if err := r.install(policies(&s.cfg, s.ids(), s.ownOrigins())); err != nil {
+	if err := r.hush(); err != nil {
+		return err
+	}
+	if _, err := r.install(policies(&s.cfg, s.ids(), s.ownOrigins())); err != nil {
 		return err
 	}
 	if err := assignPolicies(r.ctx, r.gobgp); err != nil {
@@ -252,7 +264,6 @@ func (s *Speaker) configure(r *running) error {
 	}
 	s.updateListeners(r)
 	r.work.Go(func() { s.forgetGuests(r) })
-	r.work.Go(func() { r.makeUp(r.ctx, s.log) })
 	return nil
 }
 
@@ -319,6 +330,9 @@ func (r *running) hurryLost(p *peer) {
 	}
 }
 
+// restarting implements gobgpSide.
+func (r *running) restarting() bool { return r.recovering.Load() }
+
 // give implements gobgpSide. A neighbour that is being added gets no session before it is complete.
 func (r *running) give(s *session) {
 	r.peerMu.Lock()
@@ -334,21 +348,20 @@ func (r *running) give(s *session) {
 // watch has GoBGP's events sent to the feeder and the peers. They come in one stream, in order.
 func (s *Speaker) watch(r *running) error {
 	return r.gobgp.WatchEvent(r.ctx, server.WatchEventMessageCallbacks{
-		OnBestPath: func(paths []*apiutil.Path, at time.Time) {
-			r.missed.change(at)
-			s.feeder.update(paths)
-		},
+		OnBestPath: func(paths []*apiutil.Path, _ time.Time) { s.feeder.update(paths) },
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {
 			if peer := s.peerByID(p.PeerAddress); peer != nil && familyOf(p.Family) != 0 {
 				peer.status.gotEndOfRIB(familyOf(p.Family))
 			}
 		},
-		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
+		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
 			if e.Type != apiutil.PEER_EVENT_STATE {
 				return
 			}
 			if p := s.peerByID(e.Peer.State.NeighborAddress); p != nil {
-				r.missed.state(p, e.Peer.State.SessionState, at)
+				if e.Peer.State.SessionState == packet.BGP_FSM_ESTABLISHED {
+					disarm(r.gobgp, p.id)
+				}
 				p.fsmChanged(e.Peer.State.SessionState, e.Peer.State.RemoteCap)
 			}
 		},

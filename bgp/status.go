@@ -143,6 +143,7 @@ func (st *peerStatus) setFSM(state bgp.FSMState, configured []Family, caps []bgp
 	if state == bgp.BGP_FSM_ESTABLISHED && st.fsm != state {
 		st.families = negotiated(configured, caps)
 		st.endOfRIB = map[Family]bool{}
+		st.held.back = true
 	}
 	st.fsm = state
 }
@@ -172,13 +173,6 @@ func (st *peerStatus) opened(w *wire, s *session, paths map[Family]bgp.BGPAddPat
 	for _, m := range paths {
 		st.paths |= m
 	}
-}
-
-// sendsSeveral reports whether the session carries several paths to a prefix to the peer.
-func (st *peerStatus) sendsSeveral() bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.paths&bgp.BGP_ADD_PATH_SEND != 0
 }
 
 func (st *peerStatus) peerAS() uint32 {

@@ -12,10 +12,9 @@ import (
 // traffic is what is done to the UPDATEs of one session on their way, because GoBGP does not do it, or not well:
 //
 //	from the peer ──► repair (RFC 7606) ──► next hops ──► OTC (RFC 9234) ──► limits of prefixes ──► GoBGP
-//	to the peer  ◄── graceful shutdown (RFC 8326) ◄── OTC ◄── next hops ◄── GoBGP
 //
-// receive is called by the goroutine of GoBGP that reads, send by the one that writes. An UPDATE that nothing is done to passes
-// as the bytes that it came in.
+// receive is called by the goroutine of GoBGP that reads. An UPDATE that nothing is done to passes as the bytes that it came in.
+// What is particular to the session in what the peer is told is here, too; see teller.go.
 type traffic struct {
 	log      *logrus.Entry
 	tally    *tally
@@ -131,36 +130,6 @@ func identifierLen(agreed, direction bgp.BGPAddPathMode) int {
 		return 4
 	}
 	return 0
-}
-
-// shapes reports whether send does anything.
-func (t *traffic) shapes() bool { return t.internal || !t.mixed || t.otc != nil || t.farewell.Load() }
-
-// send returns what the peer is to get in place of an UPDATE of GoBGP's.
-func (t *traffic) send(msg []byte) []byte {
-	u, ok := parseUpdate(msg[headerLen:])
-	if !ok || u.broken {
-		return msg
-	}
-	changed := t.internal && u.ownHop(t.self)
-	if !t.mixed && u.plain(t.self[0]) {
-		changed = true
-	}
-	if t.otc != nil && t.otc.egress(&u, t.idsOut) {
-		changed = true
-	}
-	if t.farewell.Load() && u.sayFarewell(t.internal) {
-		changed = true
-	}
-	if !changed {
-		return msg
-	}
-	all, ok := t.messages([]update{u}, t.idsOut)
-	if !ok {
-		t.log.Error("an UPDATE to the BGP neighbor is too long, and left out")
-		return nil
-	}
-	return all
 }
 
 // messages puts UPDATEs together, one after the other, without those that say nothing.

@@ -85,7 +85,7 @@ func FuzzUpdate(f *testing.F) {
 			return
 		}
 		_, _ = tr.receive(message(bgp.BGP_MSG_UPDATE, slices.Clone(body)))
-		tr.internal, tr.self = true, [2]hopBytes{b16("fd00::1"), b16("fd00::1")}
-		_ = tr.send(message(bgp.BGP_MSG_UPDATE, slices.Clone(body)))
+		u.attrs = slices.Clone(u.attrs)
+		u.twoBytes()
 	})
 }

@@ -144,6 +144,12 @@ func (w *wire) hold() bool {
 	return first
 }
 
+func (w *wire) isParting() bool {
+	w.cmu.Lock()
+	defer w.cmu.Unlock()
+	return w.parting
+}
+
 // part ends a connection that GoBGP has with a NOTIFICATION, and wakes GoBGP's reader. The stack has that message still to send,
 // and where the router ends, what carries its packets ends soon after: so the connection stays until the peer has closed it too,
 // for a while, in a goroutine of work, which reads what still comes once GoBGP reads no more.
