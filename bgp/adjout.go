@@ -18,7 +18,6 @@ import (
 type adjOut struct {
 	number uint64 // of two, the one with the lower one is locked first
 	send   [2]bool
-	wants  int // End-of-RIBs until it is whole
 
 	mu      sync.Mutex
 	at      map[outKey]*advert
@@ -30,11 +29,14 @@ type adjOut struct {
 	sets    map[string]*attrSet
 	tellers map[*teller]bool
 	idle    []*teller // they have read all
-	ends    [2]int    // End-of-RIBs of each family
-	epoch   uint32    // of GoBGP's session
+	ends    [2]int    // End-of-RIBs of each family, in GoBGP's session
+	epoch   uint32    // goes up before GoBGP tells all: what has not been told after that is gone
 	whole   chan struct{}
 
-	told atomic.Uint32 // how often GoBGP has told all, in its session
+	told   atomic.Uint32 // how often GoBGP has begun to tell all, in its session
+	done   atomic.Uint32 // how often that has been read
+	seen   int           // messages since forget was called; of GoBGP's goroutine
+	forget func()        // has GoBGP forget what it has told; nil: it must not
 }
 
 // outKey is a path for a neighbour. Without ADD-PATH (RFC 7911) the prefix is all there is to it.
@@ -86,9 +88,9 @@ type attrSet struct {
 	refs   int
 }
 
-func newAdjOut(number uint64, several [2]bool, families int) *adjOut {
+func newAdjOut(number uint64, several [2]bool) *adjOut {
 	return &adjOut{
-		number: number, send: several, wants: families, at: map[outKey]*advert{}, sets: map[string]*attrSet{},
+		number: number, send: several, at: map[outKey]*advert{}, sets: map[string]*attrSet{},
 		tellers: map[*teller]bool{}, whole: make(chan struct{}),
 	}
 }
@@ -108,8 +110,14 @@ func (o *adjOut) isWhole() bool {
 // fsm.state.Store behind it). What changes in between is told to established sessions only. So what comes before the first
 // End-of-RIBs is thrown away, and all is asked for once more: see shared.fill. It is whole after the second ones.
 func (o *adjOut) take(m any) {
-	if tellsAll(m) {
+	all := tellsAll(m)
+	if all {
 		o.told.Add(1)
+		defer o.done.Add(1)
+	}
+	if o.seen++; o.forget != nil && (all || o.seen >= forgetEvery) {
+		o.seen = 0
+		o.forget()
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -135,19 +143,10 @@ func (o *adjOut) take(m any) {
 // begunLocked reports whether changes count.
 func (o *adjOut) begunLocked() bool { return o.atLeastLocked(1) }
 
-func (o *adjOut) atLeastLocked(n int) bool {
-	have := 0
-	for _, e := range o.ends {
-		if e >= n {
-			have++
-		}
-	}
-	return have >= o.wants
-}
+func (o *adjOut) atLeastLocked(n int) bool { return min(o.ends[0], o.ends[1]) >= n }
 
 func (o *adjOut) endLocked(f Family) {
-	o.ends[f-1]++
-	if o.isWhole() || !o.atLeastLocked(2) {
+	if o.ends[f-1]++; !o.atLeastLocked(2) || o.ends[0] != o.ends[1] {
 		return
 	}
 	for _, a := range o.log { // what there was before GoBGP told all anew, and is not any more
@@ -155,7 +154,19 @@ func (o *adjOut) endLocked(f Family) {
 			o.putLocked(a.key, nil)
 		}
 	}
-	close(o.whole)
+	if !o.isWhole() {
+		close(o.whole)
+	}
+}
+
+// forgetEvery is how many messages GoBGP keeps notes of.
+const forgetEvery = 4096
+
+// refresh begins a telling of all.
+func (o *adjOut) refresh() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.epoch++
 }
 
 // again makes it incomplete: GoBGP's session has ended, and the next one tells all anew.
@@ -164,6 +175,7 @@ func (o *adjOut) again() {
 	defer o.mu.Unlock()
 	o.ends = [2]int{}
 	o.told.Store(0)
+	o.done.Store(0)
 	o.epoch++
 	if o.isWhole() {
 		o.whole = make(chan struct{})

@@ -100,7 +100,7 @@ func TestAdjOut(t *testing.T) {
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			d := rand.New(rand.NewPCG(seed, 2))
-			tables := []*adjOut{newAdjOut(1, [2]bool{several, several}, 2), newAdjOut(2, [2]bool{several, several}, 2)}
+			tables := []*adjOut{newAdjOut(1, [2]bool{several, several}), newAdjOut(2, [2]bool{several, several})}
 			sources := []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}
 			readers := map[*reader]bool{}
 			change := func() {

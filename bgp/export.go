@@ -43,8 +43,9 @@ const (
 	// standInAS is the AS of stand-ins outside of ours. It can be nobody's (RFC 7300).
 	standInAS = 4294967295
 	classBits = 96
-	// refillEvery is how long GoBGP may take to begin with what it was asked for.
-	refillEvery = 20 * time.Millisecond
+	// retellStart is how long it may take until what GoBGP has been asked for begins to come, and retellPoll how often one looks.
+	retellStart = 20 * time.Millisecond
+	retellPoll  = 2 * time.Millisecond
 	// standInPause is how long GoBGP is left alone when it has refused a stand-in's session: it may not be ready.
 	standInPause = 50 * time.Millisecond
 )
@@ -99,7 +100,8 @@ type shared struct {
 	id    netip.Addr // the stand-in's
 	out   *adjOut
 	end   context.CancelFunc
-	users int // guarded by exporter.mu
+	users int        // guarded by exporter.mu
+	turn  sync.Mutex // of those who have everything told anew
 }
 
 // classify puts the neighbours of a program into classes by their export policies. A class whose neighbours have all the same
@@ -159,7 +161,7 @@ func (r *running) join(k exportKey) *shared {
 		var ctx context.Context
 		g = &shared{
 			key: k, id: standInAddr(k.class, e.next),
-			out: newAdjOut(uint64(e.next), [2]bool{k.most[0] > 0, k.most[1] > 0}, len(both)),
+			out: newAdjOut(uint64(e.next), [2]bool{k.most[0] > 0, k.most[1] > 0}),
 		}
 		ctx, g.end = context.WithCancel(r.ctx)
 		e.groups[k] = g
@@ -228,32 +230,52 @@ func (r *running) regroup() {
 // refill has GoBGP tell everything anew to the stand-ins of classes: their policies come to something else than before.
 func (r *running) refill(classes map[uint32]bool) error {
 	r.export.mu.Lock()
-	var ids []netip.Addr
+	var groups []*shared
 	for k, g := range r.export.groups {
 		if classes[k.class] {
-			ids = append(ids, g.id)
+			groups = append(groups, g)
 		}
 	}
 	r.export.mu.Unlock()
 	var errs []error
-	for _, id := range ids {
-		errs = append(errs, r.askOut(id))
+	for _, g := range groups {
+		errs = append(errs, r.retell(g))
 	}
 	return errors.Join(errs...)
 }
 
-// askOut has GoBGP tell a stand-in everything anew.
-func (r *running) askOut(id netip.Addr) error {
+// retell has GoBGP tell a stand-in everything anew, and waits until all of it has been read. GoBGP does nothing where it has not
+// noted yet that the session is established; then all is still to come.
+func (r *running) retell(g *shared) error {
+	g.turn.Lock() // one at a time: what is told to the first must not be taken for what is told to the second
+	defer g.turn.Unlock()
+	told := g.out.told.Load()
+	g.out.refresh()
+	if err := r.softResetOut(g.id); err != nil {
+		return fmt.Errorf("announce anew: %w", err)
+	}
+	tick := time.NewTicker(retellPoll)
+	defer tick.Stop()
+	for began := time.Now(); r.ctx.Err() == nil; {
+		now := g.out.told.Load()
+		if now == told && time.Since(began) > retellStart || now != told && g.out.done.Load() >= now {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (r *running) softResetOut(id netip.Addr) error {
 	r.peerMu.Lock()
 	defer r.peerMu.Unlock()
 	if !r.standIns[id] || r.stopped {
 		return nil // it is not there yet, and will be told all
 	}
-	err := r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: id.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT})
-	if err != nil {
-		return fmt.Errorf("announce anew: %w", err)
-	}
-	return nil
+	return r.gobgp.ResetPeer(r.ctx, &api.ResetPeerRequest{Address: id.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT})
 }
 
 // --- stand-ins
@@ -317,9 +339,12 @@ func (r *running) addStandIn(g *shared) error {
 	if err := r.gobgp.AddPeer(r.ctx, &api.AddPeerRequest{Peer: peer}); err != nil {
 		return fmt.Errorf("add stand-in: %w", err)
 	}
-	work, err := takeQueue(r.gobgp, g.id, g.out.take)
+	work, forget, err := takeQueue(r.gobgp, g.id, g.out.take)
 	if err != nil {
 		return fmt.Errorf("add stand-in: %w", err)
+	}
+	if k.most == [2]uint8{} {
+		g.out.forget = forget
 	}
 	r.work.Go(work)
 	r.standIns[g.id] = true
@@ -405,9 +430,8 @@ func (r *running) standInSession(ctx context.Context, g *shared, log *logrus.Ent
 
 // fill has everything told once more after what comes at the beginning; see adjOut.take.
 func (r *running) fill(ctx context.Context, g *shared) {
-	tick := time.NewTicker(refillEvery)
+	tick := time.NewTicker(retellStart)
 	defer tick.Stop()
-	asked := uint32(0) // how often all had been told by then
 	for whole := g.out.wholeness(); ; {
 		select {
 		case <-whole:
@@ -416,14 +440,11 @@ func (r *running) fill(ctx context.Context, g *shared) {
 			return
 		case <-tick.C:
 		}
-		switch n := g.out.told.Load(); {
-		case n == 0: // the session has not begun
-		case asked > 0 && n > asked: // it is coming
-		default:
-			asked = n
-			if err := r.askOut(g.id); err != nil && ctx.Err() == nil {
-				r.log.WithError(err).Warn("GoBGP does not say what neighbors are to be told")
-			}
+		if g.out.told.Load() == 0 {
+			continue // the session has not begun
+		}
+		if err := r.retell(g); err != nil && ctx.Err() == nil {
+			r.log.WithError(err).Warn("GoBGP does not say what neighbors are to be told")
 		}
 	}
 }

@@ -32,6 +32,8 @@ const (
 	sourceID      = "ID"         // of *table.PeerInfo, which its GetSource returns
 	sourceAddress = "Address"
 
+	notesField = "sentPaths" // sync.Map, of peer
+
 	fsmLockField = "lock"  // sync.Mutex
 	confField    = "pConf" // pConfAccess
 	confPointer  = "conf"  // atomic.Pointer[oc.Neighbor]
@@ -51,6 +53,9 @@ func checkQueueFields() error {
 		if f, ok := queue.Type.Elem().FieldByName(name); !ok || f.Type != want {
 			return unexpected("InfiniteChannel." + name)
 		}
+	}
+	if f, ok := peer.Elem().FieldByName(notesField); !ok || f.Type != reflect.TypeFor[sync.Map]() {
+		return unexpected("peer." + notesField)
 	}
 	if mu, ok := fsm.Type.Elem().FieldByName(fsmLockField); !ok || mu.Type != reflect.TypeFor[sync.Mutex]() {
 		return unexpected("fsm." + fsmLockField)
@@ -165,15 +170,17 @@ func tellsAll(m any) bool {
 }
 
 // takeQueue takes what GoBGP tells a neighbour that it has just been told of, and that has no session yet: run gives each message
-// to take, until GoBGP forgets the neighbour. GoBGP waits while take works.
-func takeQueue(s *server.BgpServer, id netip.Addr, take func(any)) (run func(), err error) {
+// to take, until GoBGP forgets the neighbour. GoBGP waits while take works. It keeps notes of what it has told, for whom several
+// paths to a prefix are told, and for what policies reject later; forget throws them away.
+func takeQueue(s *server.BgpServer, id netip.Addr, take func(any)) (run, forget func(), err error) {
 	mu := gobgpLock(s)
 	mu.Lock()
 	defer mu.Unlock()
 	peer, err := gobgpPeer(s, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	notes := (*sync.Map)(unsafe.Pointer(peer.FieldByName(notesField).UnsafeAddr()))
 	queue := peer.FieldByName(fsmField).Elem().FieldByName(queueField).Elem()
 	channel := func(name string) *chan any {
 		return (*chan any)(unsafe.Pointer(queue.FieldByName(name).UnsafeAddr()))
@@ -194,7 +201,7 @@ func takeQueue(s *server.BgpServer, id netip.Addr, take func(any)) (run func(), 
 		for m := range in {
 			take(m)
 		}
-	}, nil
+	}, notes.Clear, nil
 }
 
 // farAway is when the deferrals end.

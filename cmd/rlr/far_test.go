@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -208,9 +210,10 @@ func farRoute(prefix, via, iface string) fib.Route {
 
 // byteSpeaker is a BGP speaker that says what a test wants it to say, and keeps its session alive.
 type byteSpeaker struct {
-	conn net.Conn
-	wg   sync.WaitGroup
-	mu   sync.Mutex // of writes
+	conn  net.Conn
+	wg    sync.WaitGroup
+	mu    sync.Mutex   // of writes
+	heard atomic.Int64 // announced prefixes that the router has told it of, again and again where it did
 }
 
 const byteHold = 90 // s
@@ -247,7 +250,7 @@ func (f *farNode) speak(iface, local, remote string, as uint32) *byteSpeaker {
 		return nil
 	})
 	stop := make(chan struct{})
-	s.wg.Go(func() { _, _ = io.Copy(io.Discard, s.conn) })
+	s.wg.Go(s.listen)
 	s.wg.Go(func() {
 		tick := time.NewTicker(byteHold / 3 * time.Second)
 		defer tick.Stop()
@@ -286,21 +289,69 @@ func (s *byteSpeaker) open(as uint32) error {
 	return s.expect(bgpKeepalive)
 }
 
-func (s *byteSpeaker) expect(typ byte) error {
+func (s *byteSpeaker) expect(want byte) error {
 	_ = s.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	defer func() { _ = s.conn.SetReadDeadline(time.Time{}) }()
-	header := make([]byte, 19)
-	if _, err := io.ReadFull(s.conn, header); err != nil {
+	typ, body, err := readMessage(s.conn)
+	if err != nil {
 		return err
 	}
-	body := make([]byte, binary.BigEndian.Uint16(header[16:])-19)
-	if _, err := io.ReadFull(s.conn, body); err != nil {
-		return err
-	}
-	if header[18] != typ {
-		return fmt.Errorf("message of type %d (%x) instead of %d", header[18], body, typ)
+	if typ != want {
+		return fmt.Errorf("message of type %d (%x) instead of %d", typ, body, want)
 	}
 	return nil
+}
+
+func readMessage(r io.Reader) (typ byte, body []byte, err error) {
+	header := make([]byte, 19)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return 0, nil, err
+	}
+	body = make([]byte, max(int(binary.BigEndian.Uint16(header[16:])), len(header))-len(header))
+	_, err = io.ReadFull(r, body)
+	return header[18], body, err
+}
+
+// listen counts announced prefixes until the connection ends.
+func (s *byteSpeaker) listen() {
+	in := bufio.NewReaderSize(s.conn, 64<<10)
+	for {
+		typ, body, err := readMessage(in)
+		if err != nil {
+			return
+		}
+		if typ == bgpUpdate {
+			s.heard.Add(int64(announcedIn(body)))
+		}
+	}
+}
+
+// announcedIn counts the prefixes that an UPDATE's body announces, as NLRI and in MP_REACH_NLRI.
+func announcedIn(body []byte) (n int) {
+	count := func(nlri []byte) {
+		for ; len(nlri) > 0; n++ {
+			nlri = nlri[min(1+(int(nlri[0])+7)/8, len(nlri)):]
+		}
+	}
+	cut := func() (part []byte) { // a field after its length of two bytes
+		k := 2 + int(binary.BigEndian.Uint16(body))
+		part, body = body[2:k], body[k:]
+		return part
+	}
+	cut()
+	attrs := cut()
+	count(body)
+	for len(attrs) > 0 {
+		head, length := 3, int(attrs[2])
+		if attrs[0]&0x10 != 0 {
+			head, length = 4, int(binary.BigEndian.Uint16(attrs[2:]))
+		}
+		if value := attrs[head : head+length]; attrs[1] == 14 {
+			count(value[5+int(value[3]):])
+		}
+		attrs = attrs[head+length:]
+	}
+	return n
 }
 
 func (s *byteSpeaker) send(b []byte) error {

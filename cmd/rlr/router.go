@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -127,7 +126,7 @@ func runRouter(ctx context.Context, path string) error {
 		return err
 	}
 	r.log.WithFields(logrus.Fields{"name": cfg.Router.Name, "dataplane": r.dp.kind, "pid": os.Getpid()}).Info("router is running")
-	debug.FreeOSMemory()  // start-up makes several times the garbage of the idle hours that follow
+	r.stages.start("memory", tidy)
 	defer r.health.stop() // before the stages stop, the first of which answers to the end
 	return r.wait(ctx)
 }

@@ -3,8 +3,8 @@ package deptest
 // Rules is the import table of the design, a row per folder.
 var Rules = []Rule{
 	{
-		Folder: "bgp", May: []string{"rlr/fib", "rlr/hoststack", "github.com/osrg/gobgp/v4", "google.golang.org/grpc"},
-		Why: "bgp decides and hands its best paths to fib; it reaches peers through hoststack alone, and knows no dataplane: that is how the same speaker runs on VPP and on minivpp; grpc is what GoBGP's API is served by",
+		Folder: "bgp", May: []string{"rlr/fib", "rlr/hoststack", "github.com/osrg/gobgp/v4", "google.golang.org/grpc", "google.golang.org/protobuf"},
+		Why: "bgp decides and hands its best paths to fib; it reaches peers through hoststack alone, and knows no dataplane: that is how the same speaker runs on VPP and on minivpp; grpc and protobuf are what GoBGP's API is made of",
 	},
 	{
 		Folder: "bgp/rpki", May: []string{"github.com/osrg/gobgp/v4/pkg/packet/rtr", "github.com/gaissmai/bart"},

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// This file gives memory back. A table that has come in leaves as much garbage as it takes itself, and Go keeps that for when it is
+// needed again: two minutes at least, and for ever where little is allocated afterwards. A router shares a small machine with its
+// dataplane, so it gives the memory back when the work is done.
+
+const (
+	tidyEvery = 2 * time.Second
+	// tidyCalm is how many bytes may be allocated in that time while all is calm.
+	tidyCalm = 4 << 20
+	// tidyShare is how large a part of what is in use garbage may be, and tidyLeast how many bytes in any case.
+	tidyShare = 4
+	tidyLeast = 16 << 20
+)
+
+// heapFigures are the runtime's.
+type heapFigures struct {
+	allocated uint64 // bytes since the start
+	live      uint64 // bytes that the last collection found in use
+	held      uint64 // bytes that the process has for its heap
+}
+
+func readHeap() heapFigures {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(s)
+	return heapFigures{s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64() + s[3].Value.Uint64() + s[4].Value.Uint64()}
+}
+
+// untidy reports whether it is worth a collection to give memory back, after a time in which this was allocated.
+func (h heapFigures) untidy(allocated uint64) bool {
+	return allocated < tidyCalm && h.held > h.live+max(h.live/tidyShare, tidyLeast)
+}
+
+// tidy gives memory back when there is much of it to give and nothing goes on, until ctx ends.
+func tidy(ctx context.Context) error {
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	before := readHeap()
+	var vain heapFigures // after the last time, if that brought it nowhere
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		h := readHeap()
+		if h.untidy(h.allocated-before.allocated) && (vain == heapFigures{} || h.held > vain.held+tidyLeast) {
+			debug.FreeOSMemory()
+			h = readHeap()
+			if vain = (heapFigures{}); h.untidy(0) {
+				vain = h
+			}
+		}
+		before = h
+	}
+}
