@@ -102,6 +102,14 @@ func (r *router) ownVPP(cfg *config.Config) (*dataplane, error) {
 	}, nil
 }
 
+// memory is what a VPP of ours takes, in bytes; 0 without one.
+func (d *dataplane) memory() uint64 {
+	if d.vpp == nil {
+		return 0
+	}
+	return d.vpp.Status().PSS
+}
+
 // sparedBuffers is how many packet buffers interfaces that come later may hold of those that VPP has for its work: the rings of one
 // of usual size. VPP's buffers cannot become more while it runs.
 const sparedBuffers = 2048

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -31,7 +32,8 @@ func TestManyPrefixes(t *testing.T) {
 
 type manySize struct{ lan, tunnels, prefixes int }
 
-func (m manySize) config(kind string, socket func(string) string) string {
+// config is the router's, with a neighbour on the LAN left out, and a setting of the second one.
+func (m manySize) config(kind string, socket func(string) string, without int, second string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `
 router: {name: r1, id: 172.20.0.1, as: 65000}
@@ -44,14 +46,23 @@ interfaces:
 		fmt.Fprintf(&b, "  tun%d: {memif: {socket: %s, role: master}, addresses: [\"fe80::1/64\"], unnumbered: dum0}\n", n, socket(fmt.Sprint("tun", n)))
 	}
 	b.WriteString("bgp:\n  groups: {all: {families: [ipv4, ipv6], import: all, export: all, passive: true}}\n  neighbors:\n")
-	for n := range m.lan {
-		fmt.Fprintf(&b, "    - {name: lan%d, address: 172.20.1.%d, as: %d, group: all}\n", n, 2+n, 65001+n)
+	for n := range m.lan + 1 {
+		own := ""
+		if n == 1 {
+			own = second
+		}
+		if n != without {
+			fmt.Fprintf(&b, "    - {name: lan%d, address: 172.20.1.%d, as: %d, group: all%s}\n", n, 2+n, m.as(n), own)
+		}
 	}
 	for n := range m.tunnels {
-		fmt.Fprintf(&b, "    - {name: tun%d, address: \"fe80::2\", interface: tun%d, as: %d, group: all}\n", n, n, 65001+m.lan+n)
+		fmt.Fprintf(&b, "    - {name: tun%d, address: \"fe80::2\", interface: tun%d, as: %d, group: all}\n", n, n, m.as(m.lan+1+n))
 	}
 	return b.String()
 }
+
+// as is a neighbour's: those on the LAN, one that comes later, those on tunnels.
+func (m manySize) as(n int) uint32 { return uint32(65001 + n) }
 
 // announcements are the UPDATEs of a neighbour.
 func (m manySize) announcements(n int) (all [][]byte) {
@@ -62,7 +73,7 @@ func (m manySize) announcements(n int) (all [][]byte) {
 	}
 	hop4 := netip.AddrFrom4([4]byte{172, 20, 1, byte(2 + n)})
 	hop6 := netip.AddrFrom16([16]byte{0xfd, 0x42, 0, 1, 15: byte(2 + n)})
-	if n >= m.lan {
+	if n > m.lan {
 		hop4, hop6 = netip.MustParseAddr("fe80::2"), netip.MustParseAddr("fe80::2")
 	}
 	for _, l := range []struct {
@@ -70,7 +81,7 @@ func (m manySize) announcements(n int) (all [][]byte) {
 		prefixes []netip.Prefix
 	}{{hop4, v4}, {hop6, v6}} {
 		for part := range slices.Chunk(l.prefixes, 400) {
-			all = append(all, announcement(uint32(65001+n), l.hop.AsSlice(), part...))
+			all = append(all, announcement(m.as(n), l.hop.AsSlice(), part...))
 		}
 	}
 	return all
@@ -79,10 +90,10 @@ func (m manySize) announcements(n int) (all [][]byte) {
 func (m manySize) play(t *testing.T, kind string) {
 	dir := shortTemp(t)
 	socket := func(name string) string { return filepath.Join(dir, name+".sock") }
-	client := routerIn(t, dir, "r1", m.config(kind, socket))
+	client := routerIn(t, dir, "r1", m.config(kind, socket, m.lan, ""))
 
 	var addresses []string
-	for n := range m.lan {
+	for n := range m.lan + 1 {
 		addresses = append(addresses, fmt.Sprintf("172.20.1.%d/24", 2+n))
 	}
 	links := []vppagent.Interface{farLink("lan", socket("lan"), append(addresses, "fd42:1::2/64")...)}
@@ -91,12 +102,16 @@ func (m manySize) play(t *testing.T, kind string) {
 	}
 	far := newFar(t, "far", links)
 	begun := time.Now()
-	var speakers []*byteSpeaker
-	for n := range m.lan {
-		speakers = append(speakers, far.speak("lan", fmt.Sprintf("172.20.1.%d", 2+n), "172.20.1.1", uint32(65001+n)))
+	speakers := map[int]*byteSpeaker{}
+	onLAN := func(n int) *byteSpeaker {
+		return far.speak("lan", fmt.Sprintf("172.20.1.%d", 2+n), "172.20.1.1", m.as(n))
 	}
-	for n := range m.tunnels {
-		speakers = append(speakers, far.speak(fmt.Sprint("tun", n), "fe80::2", "fe80::1", uint32(65001+m.lan+n)))
+	for n := range m.lan {
+		speakers[n] = onLAN(n)
+	}
+	for i := range m.tunnels {
+		n := m.lan + 1 + i
+		speakers[n] = far.speak(fmt.Sprint("tun", i), "fe80::2", "fe80::1", m.as(n))
 	}
 	up := time.Now()
 	for n, s := range speakers {
@@ -161,6 +176,49 @@ func (m manySize) play(t *testing.T, kind string) {
 	if limited && max(installed, told) > 20*time.Second {
 		t.Error("that is more than 20 s")
 	}
+
+	// One neighbour goes, one gets another hold time, one comes: nothing happens to the others' sessions.
+	since := map[string]time.Duration{}
+	for _, s := range sessions {
+		since[s.Name] = time.Duration(s.UptimeS * float64(time.Second))
+	}
+	before := time.Now()
+	if err := os.WriteFile(filepath.Join(dir, "r1.yaml"), []byte(m.config(kind, socket, 0, ", hold-time: 60s")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	speakers[1], speakers[m.lan] = onLAN(1), onLAN(m.lan)
+	awaiting(t, time.Minute, func(ctx context.Context) error {
+		sessions, err := client.BGP(ctx)
+		if err != nil {
+			return err
+		}
+		changed := map[string]bool{}
+		for _, s := range sessions {
+			if s.State != "Established" {
+				return fmt.Errorf("%s is %s (%s)", s.Name, s.State, s.LastError)
+			}
+			if uptime := time.Duration(s.UptimeS * float64(time.Second)); uptime < time.Since(before) || since[s.Name] == 0 {
+				changed[s.Name] = true
+			}
+			if s.Name == "lan0" {
+				return fmt.Errorf("lan0 is still there: %+v", s)
+			}
+		}
+		if want := map[string]bool{"lan1": true, fmt.Sprint("lan", m.lan): true}; len(sessions) != len(since) || !maps.Equal(changed, want) {
+			return fmt.Errorf("%d sessions, changed: %v, want %v", len(sessions), changed, want)
+		}
+		return nil
+	})
+	awaiting(t, time.Minute, func(context.Context) error {
+		want := int64(all - 4*m.prefixes) // without lan0's, and lan1's own are not there yet
+		if heard := speakers[m.lan].heard.Load(); heard != want {
+			return fmt.Errorf("the new neighbor has been told of %d prefixes, want %d", heard, want)
+		}
+		return nil
+	})
 }
 
 // share is a process's of the memory.

@@ -22,6 +22,7 @@ import (
 	"rlr/hoststack"
 	"rlr/internal/config"
 	"rlr/internal/ctl"
+	"rlr/rootless"
 	"rlr/vppagent"
 )
 
@@ -126,7 +127,7 @@ func runRouter(ctx context.Context, path string) error {
 		return err
 	}
 	r.log.WithFields(logrus.Fields{"name": cfg.Router.Name, "dataplane": r.dp.kind, "pid": os.Getpid()}).Info("router is running")
-	r.stages.start("memory", tidy)
+	r.stages.start("memory", func(ctx context.Context) error { return tidy(ctx, rootless.Probe("/").MemoryLimit, r.dp.memory) })
 	defer r.health.stop() // before the stages stop, the first of which answers to the end
 	return r.wait(ctx)
 }

@@ -9,7 +9,8 @@ import (
 
 // This file gives memory back. A table that has come in leaves as much garbage as it takes itself, and Go keeps that for when it is
 // needed again: two minutes at least, and for ever where little is allocated afterwards. A router shares a small machine with its
-// dataplane, so it gives the memory back when the work is done.
+// dataplane, so it gives the memory back when the work is done; and where memory is limited, it collects more often before the limit
+// is reached, instead of being killed at it.
 
 const (
 	tidyEvery = 2 * time.Second
@@ -29,8 +30,11 @@ type heapFigures struct {
 
 func readHeap() heapFigures {
 	s := []metrics.Sample{
-		{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"},
-		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
 	}
 	metrics.Read(s)
 	return heapFigures{s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64() + s[3].Value.Uint64() + s[4].Value.Uint64()}
@@ -41,8 +45,32 @@ func (h heapFigures) untidy(allocated uint64) bool {
 	return allocated < tidyCalm && h.held > h.live+max(h.live/tidyShare, tidyLeast)
 }
 
-// tidy gives memory back when there is much of it to give and nothing goes on, until ctx ends.
-func tidy(ctx context.Context) error {
+const (
+	limitEvery = 30 * time.Second
+	// helpersShare is what the helpers of VPP take, and leastHeap what the limit is in any case: below it, collecting is all that
+	// would be done.
+	helpersShare = 24 << 20
+	leastHeap    = 48 << 20
+)
+
+// limitHeap tells the runtime of how much memory there is for it: what may be used (0: unknown), less a tenth, and what VPP takes.
+func limitHeap(limit, vpp uint64) {
+	if limit == 0 {
+		return
+	}
+	rest := limit / 10 * 9
+	if vpp > 0 {
+		rest -= min(rest, vpp+helpersShare)
+	}
+	debug.SetMemoryLimit(int64(max(rest, leastHeap)))
+}
+
+// tidy gives memory back when there is much of it to give and nothing goes on, until ctx ends. limit is how many bytes the router and
+// its VPP may use, and vpp how many that one does.
+func tidy(ctx context.Context, limit uint64, vpp func() uint64) error {
+	limitHeap(limit, vpp())
+	again := time.NewTicker(limitEvery)
+	defer again.Stop()
 	tick := time.NewTicker(tidyEvery)
 	defer tick.Stop()
 	before := readHeap()
@@ -51,6 +79,9 @@ func tidy(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-again.C:
+			limitHeap(limit, vpp())
+			continue
 		case <-tick.C:
 		}
 		h := readHeap()
