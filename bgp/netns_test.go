@@ -20,7 +20,11 @@ func (nearStack) Dial(ctx context.Context, e hoststack.Endpoints) (net.Conn, err
 
 func (nearStack) Listen(ctx context.Context, _ uint32, local netip.AddrPort) (net.Listener, error) {
 	var c net.ListenConfig
-	return c.Listen(ctx, "tcp6", local.String())
+	network := "tcp6"
+	if local.Addr().Is4() {
+		network = "tcp4"
+	}
+	return c.Listen(ctx, network, local.String())
 }
 
 // nearRouter speaks with the far side over link-local addresses, and announces 10.1.0.0/24 and fd00:1::/64.
