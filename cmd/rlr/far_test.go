@@ -87,7 +87,9 @@ func routerIn(t *testing.T, dir, name, config string) *ctl.Client {
 	})
 	s := startService(t, routerEnv(dir), "run", "-c", file)
 	t.Cleanup(func() {
-		if _, err := s.terminate(20 * time.Second); err != nil {
+		took, err := s.terminate(20 * time.Second)
+		t.Logf("router %s ended %v after SIGTERM", name, took.Round(time.Millisecond))
+		if err != nil {
 			t.Errorf("the router's end: %v", err)
 		}
 	})

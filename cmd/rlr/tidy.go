@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -17,8 +18,13 @@ const (
 	// tidyCalm is how many bytes may be allocated in that time while all is calm.
 	tidyCalm = 4 << 20
 	// tidyShare is how large a part of what is in use garbage may be, and tidyLeast how many bytes in any case.
-	tidyShare = 4
+	tidyShare = 10
 	tidyLeast = 16 << 20
+	// gcPercent makes the garbage at the busiest half of what is in use, and not as much (Go's default, which GOGC may ask for): a
+	// table that has come in then lies closer together, too, and what is between its parts cannot be given back.
+	gcPercent = 50
+	// tidyRest is how long nothing is given back after that: each time costs a collection.
+	tidyRest = 10 * time.Second
 )
 
 // heapFigures are the runtime's.
@@ -68,13 +74,17 @@ func limitHeap(limit, vpp uint64) {
 // tidy gives memory back when there is much of it to give and nothing goes on, until ctx ends. limit is how many bytes the router and
 // its VPP may use, and vpp how many that one does.
 func tidy(ctx context.Context, limit uint64, vpp func() uint64) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	limitHeap(limit, vpp())
 	again := time.NewTicker(limitEvery)
 	defer again.Stop()
 	tick := time.NewTicker(tidyEvery)
 	defer tick.Stop()
 	before := readHeap()
-	var vain heapFigures // after the last time, if that brought it nowhere
+	var last time.Time
+	given := uint64(0) // allocated by then: what has not come since cannot go
 	for {
 		select {
 		case <-ctx.Done():
@@ -85,12 +95,10 @@ func tidy(ctx context.Context, limit uint64, vpp func() uint64) error {
 		case <-tick.C:
 		}
 		h := readHeap()
-		if h.untidy(h.allocated-before.allocated) && (vain == heapFigures{} || h.held > vain.held+tidyLeast) {
+		if h.untidy(h.allocated-before.allocated) && time.Since(last) > tidyRest && h.allocated > given+tidyLeast {
 			debug.FreeOSMemory()
-			h = readHeap()
-			if vain = (heapFigures{}); h.untidy(0) {
-				vain = h
-			}
+			h, last = readHeap(), time.Now()
+			given = h.allocated
 		}
 		before = h
 	}
