@@ -85,8 +85,9 @@ func (r *reader) want() map[outKey]string {
 	all := map[outKey]string{}
 	for k, a := range r.out.at {
 		if r.sees(a) {
-			u := r.shape.dress(a.set)
-			all[k] = fmt.Sprintf("%x via %x", medOf(u), []byte(r.shape.hop(a.set)))
+			hop := r.shape.hop(a.set)
+			med, _ := attribute(r.shape.dress(a.set, hop), bgp.BGP_ATTR_TYPE_MULTI_EXIT_DISC)
+			all[k] = fmt.Sprintf("%x via %x", med, []byte(hop))
 		}
 	}
 	return all

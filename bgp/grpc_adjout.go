@@ -52,8 +52,8 @@ func (t *teller) told(f Family, wanted func(netip.Prefix) bool) ([]toldPath, err
 	var paths []toldPath
 	for _, e := range all {
 		hop := t.shape.hop(e.set)
-		msg, ok := withRoutes(t.shape.dress(e.set), f, hop, e.key.appendTo(nil, id)).message(t.shape.limit)
-		if len(hop) == 0 || !ok {
+		msg := t.shape.pack(nil, f, t.shape.dress(e.set, hop), hop, e.key.appendTo(nil, id))
+		if len(hop) == 0 || len(msg) == 0 {
 			continue
 		}
 		m, err := bgp.ParseBGPMessage(msg, options)

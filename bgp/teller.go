@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -218,6 +219,9 @@ func (t *teller) read() (msgs []byte, all bool) {
 	}
 	o.mu.Unlock()
 	msgs = b.messages()
+	for rest := msgs; len(rest) > 0; rest = rest[binary.BigEndian.Uint16(rest[16:]):] {
+		t.updates.Add(1)
+	}
 	if end && t.marks {
 		msgs = append(msgs, endOfRIB(t.shape.families)...)
 	}
@@ -288,25 +292,32 @@ func (b *batch) add(a *advert) {
 // messages packs it: withdrawals first.
 func (b *batch) messages() (all []byte) {
 	for i, routes := range b.withdrawn {
-		all = b.t.pack(all, update{}, Family(i+1), nil, routes)
+		all = b.t.shape.pack(all, Family(i+1), nil, nil, routes)
 	}
 	for _, r := range b.runs {
-		all = b.t.pack(all, b.t.shape.dress(r.set), r.set.family, b.t.shape.hop(r.set), r.routes)
+		hop := b.t.shape.hop(r.set)
+		all = b.t.shape.pack(all, r.set.family, b.t.shape.dress(r.set, hop), hop, r.routes)
 	}
 	return all
 }
 
-// pack appends UPDATEs that announce routes with the attributes of u, or withdraw them where there is no next hop.
-func (t *teller) pack(all []byte, u update, f Family, hop hopBytes, routes []byte) []byte {
+// pack appends UPDATEs (RFC 4271 §4.3) that announce routes with these attributes, or withdraw them where there is no next hop. What
+// is of MP-BGP (RFC 4760 §3, §4) is the first attribute, as RFC 7606 §5.1 wants it.
+func (t *traffic) pack(all []byte, f Family, attrs []byte, hop hopBytes, routes []byte) []byte {
 	if len(routes) == 0 {
 		return all
 	}
-	const multiprotocolHead = 4 + 2 + 1 + 1 + 1 // of an attribute: flags, type and length; AFI and SAFI; two lengths of next hops
-	room := t.shape.limit - headerLen - 2 - 2 - multiprotocolHead - 4 - len(hop)
-	for _, a := range u.attrs {
-		room -= 4 + len(a.value)
+	plain := f == IPv4 && len(hop) != 16 // routes outside of attributes
+	var head []byte                      // of the attribute that has the routes
+	if !plain {
+		head = []byte{byte(bgp.BGP_ATTR_FLAG_OPTIONAL | bgp.BGP_ATTR_FLAG_EXTENDED_LENGTH), byte(bgp.BGP_ATTR_TYPE_MP_UNREACH_NLRI), 0, 0}
+		head = append(binary.BigEndian.AppendUint16(head, f.wire().Afi()), f.wire().Safi())
+		if len(hop) > 0 {
+			head[1] = byte(bgp.BGP_ATTR_TYPE_MP_REACH_NLRI)
+			head = append(append(append(head, byte(len(hop))), hop...), 0)
+		}
 	}
-	id := t.shape.idsOut(f.wire())
+	room, id := t.limit-headerLen-2-2-len(head)-len(attrs), t.idsOut(f.wire())
 	for len(routes) > 0 {
 		n := 0
 		for n < len(routes) {
@@ -317,37 +328,32 @@ func (t *teller) pack(all []byte, u update, f Family, hop hopBytes, routes []byt
 			n += next
 		}
 		if n == 0 {
-			t.shape.log.Error("the attributes of a route leave no room for it in an UPDATE: it is not announced to the BGP neighbor")
+			t.log.Error("the attributes of a route leave no room for it in an UPDATE: it is not announced to the BGP neighbor")
 			return all
 		}
-		msg, ok := withRoutes(u, f, hop, routes[:n]).message(t.shape.limit)
-		if ok {
-			all = append(all, msg...)
-			t.updates.Add(1)
+		all = append(all, marker[:]...)
+		all = binary.BigEndian.AppendUint16(all, uint16(headerLen+2+2+len(head)+len(attrs)+n))
+		all = append(all, bgp.BGP_MSG_UPDATE)
+		switch {
+		case !plain:
+			all = binary.BigEndian.AppendUint16(append(all, 0, 0), uint16(len(head)+n+len(attrs)))
+			at := len(all)
+			all = append(append(append(all, head...), routes[:n]...), attrs...)
+			binary.BigEndian.PutUint16(all[at+2:], uint16(len(head)-4+n))
+		case len(hop) == 0:
+			all = append(binary.BigEndian.AppendUint16(all, uint16(n)), routes[:n]...)
+			all = append(all, 0, 0)
+		default:
+			all = binary.BigEndian.AppendUint16(append(all, 0, 0), uint16(len(attrs)))
+			all = append(append(all, attrs...), routes[:n]...)
 		}
 		routes = routes[n:]
 	}
 	return all
 }
 
-// withRoutes is u with routes of a family.
-func withRoutes(u update, f Family, hop hopBytes, routes []byte) *update {
-	m := multiprotocol{family: f.wire(), nextHop: hop, routes: routes}
-	switch {
-	case len(hop) == 0 && f == IPv4:
-		u.withdrawn = routes
-	case len(hop) == 0:
-		u.setUnreach(m)
-	case f == IPv4 && len(hop) == 4:
-		u.attrs = slices.Clone(u.attrs)
-		u.nlri = routes
-		u.put(attr{wellKnown, bgp.BGP_ATTR_TYPE_NEXT_HOP, hop})
-	default:
-		u.attrs = slices.Clone(u.attrs)
-		u.setReach(m)
-	}
-	return &u
-}
+// marker begins each message.
+var marker = [16]byte(bytes.Repeat([]byte{0xff}, 16))
 
 // hop is the next hop that the neighbour is told with a path; empty where there is none that it could use.
 func (t *traffic) hop(s *attrSet) hopBytes {
@@ -382,8 +388,8 @@ func (t *traffic) instead() hopBytes {
 	return nil
 }
 
-// dress is an UPDATE with the attributes that the neighbour is told with a path, without next hop and routes.
-func (t *traffic) dress(s *attrSet) update {
+// dress are the attributes that the neighbour is told with a path and this next hop, without those of MP-BGP.
+func (t *traffic) dress(s *attrSet, hop hopBytes) (list []byte) {
 	u := update{attrs: slices.Clone(s.attrs)}
 	if t.otc != nil && !s.marked && !t.otc.role.up() {
 		u.put(attr{optTransitive, attrOTC, binary.BigEndian.AppendUint32(nil, t.otc.own)})
@@ -394,5 +400,11 @@ func (t *traffic) dress(s *attrSet) update {
 	if !t.as4 {
 		u.twoBytes()
 	}
-	return u
+	if s.family == IPv4 && len(hop) == 4 {
+		u.put(attr{wellKnown, bgp.BGP_ATTR_TYPE_NEXT_HOP, hop})
+	}
+	for _, a := range u.attrs {
+		list = a.append(list)
+	}
+	return list
 }
