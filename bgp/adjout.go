@@ -16,8 +16,8 @@ import (
 // the last changes. Each of them has read it up to some place. So a neighbour that is slow is told of a prefix that changes often
 // only the last state, and what waits for it takes no room besides the table.
 type adjOut struct {
-	number uint64 // of two, the one with the lower one is locked first
-	send   [2]bool
+	number  uint64  // of two, the one with the lower one is locked first
+	several [2]bool // paths to a prefix, by family
 
 	mu      sync.Mutex
 	at      map[outKey]*advert
@@ -90,7 +90,7 @@ type attrSet struct {
 
 func newAdjOut(number uint64, several [2]bool) *adjOut {
 	return &adjOut{
-		number: number, send: several, at: map[outKey]*advert{}, sets: map[string]*attrSet{},
+		number: number, several: several, at: map[outKey]*advert{}, sets: map[string]*attrSet{},
 		tellers: map[*teller]bool{}, whole: make(chan struct{}),
 	}
 }
@@ -108,7 +108,7 @@ func (o *adjOut) isWhole() bool {
 //
 // GoBGP v4.8.0 tells a new session its table first, and notes after that that the session is established (handleFSMMessage, and
 // fsm.state.Store behind it). What changes in between is told to established sessions only. So what comes before the first
-// End-of-RIBs is thrown away, and all is asked for once more: see shared.fill. It is whole after the second ones.
+// End-of-RIBs is thrown away, and all is asked for once more: see running.fill. It is whole after the second ones.
 func (o *adjOut) take(m any) {
 	all := tellsAll(m)
 	if all {
@@ -130,7 +130,7 @@ func (o *adjOut) take(m any) {
 		case o.begunLocked():
 			if pfx, ok := prefixOf(p.GetNlri()); ok {
 				key := outKey{prefix: pfx}
-				if o.send[family-1] {
+				if o.several[family-1] {
 					key.id = p.LocalID()
 				}
 				o.changeLocked(key, p)
