@@ -301,7 +301,9 @@ func (o *adjOut) compactLocked() {
 	where[len(o.log)] = len(live)
 	o.log, o.dead = live, 0
 	for t := range o.tellers {
-		t.cursor, t.endAt = where[t.cursor], where[t.endAt]
+		if t.cursor = where[t.cursor]; t.endAt >= 0 {
+			t.endAt = where[t.endAt]
+		}
 	}
 }
 
@@ -317,7 +319,7 @@ func (o *adjOut) join(t *teller) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.tellers[t] = true
-	t.fromStartLocked(len(o.log))
+	t.fromStartLocked()
 }
 
 // leave reports whether t was the last one.

@@ -206,6 +206,49 @@ func TestAdjOut(t *testing.T) {
 	}
 }
 
+// The End-of-RIB comes after all that there was when reading began, also for who has joined before there was anything, and not after
+// what has come since.
+func TestEndOfRIBIsLast(t *testing.T) {
+	o := newAdjOut(1, [2]bool{})
+	r := newReader("10.0.0.9", 65009, false)
+	r.join(o)
+	const n = 3*tellBatch - 100
+	s := &attrSet{family: IPv4, text: "all"}
+	put := func(i int) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.putLocked(outKey{prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)}, s)
+	}
+	for i := range n {
+		put(i)
+	}
+	for round := range 2 { // the second time the neighbour has asked for all anew
+		before := 0
+		for ended := false; !ended; {
+			msgs, all := r.read()
+			if all && round == 0 {
+				put(n) // later than the beginning
+			}
+			for len(msgs) > 0 {
+				length := int(binary.BigEndian.Uint16(msgs[16:]))
+				if length == headerLen+4 {
+					ended = true
+				} else if !ended {
+					before += countRoutes(msgs[headerLen:length])
+				}
+				msgs = msgs[length:]
+			}
+			if all && !ended {
+				t.Fatalf("round %d: all has been told, and no End-of-RIB", round)
+			}
+		}
+		if before != n+round {
+			t.Errorf("round %d: an End-of-RIB after %d routes, want %d", round, before, n+round)
+		}
+		r.again()
+	}
+}
+
 // A neighbour without 4-byte AS numbers gets AS_TRANS, and the rest beside it (RFC 6793 §4.2.2).
 func TestTwoBytes(t *testing.T) {
 	path := append([]byte{bgp.BGP_ASPATH_ATTR_TYPE_SEQ, 2}, binary.BigEndian.AppendUint32([]byte{0, 0, 0xfd, 0xe9}, 4242420001)...)

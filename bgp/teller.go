@@ -31,7 +31,7 @@ type teller struct {
 
 	// Of the goroutine, and guarded by out.mu.
 	cursor int // all before it in out.log has been read
-	endAt  int // when that is read an End-of-RIB is due
+	endAt  int // when all before it has been read an End-of-RIB is due; negative: what there is when reading begins
 	owes   bool
 	first  []*advert // besides the log, and before it
 	taken  []outKey  // to be withdrawn before all else
@@ -127,12 +127,12 @@ func (t *teller) again() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.tellers[t] {
-		t.fromStartLocked(len(o.log))
+		t.fromStartLocked()
 		t.poke()
 	}
 }
 
-func (t *teller) fromStartLocked(end int) { t.cursor, t.endAt, t.owes = 0, end, true }
+func (t *teller) fromStartLocked() { t.cursor, t.endAt, t.owes = 0, -1, true }
 
 // move goes from one Adj-RIB-Out to another: what differs is told.
 func (t *teller) move(a, b *adjOut) {
@@ -194,6 +194,9 @@ func (t *teller) countLocked(o *adjOut) {
 func (t *teller) read() (msgs []byte, all bool) {
 	o := t.out
 	o.mu.Lock()
+	if t.endAt < 0 {
+		t.endAt = len(o.log)
+	}
 	b := batch{t: t, at: map[*attrSet]int{}}
 	for _, key := range t.taken {
 		b.withdraw(key)
