@@ -182,6 +182,30 @@ func (o *adjOut) again() {
 	}
 }
 
+// suspend makes those who read it wait, until resume or until GoBGP has told all anew.
+func (o *adjOut) suspend() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.isWhole() {
+		o.whole = make(chan struct{})
+	}
+}
+
+func (o *adjOut) resume() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.atLeastLocked(2) && !o.isWhole() {
+		close(o.whole)
+	}
+}
+
+// filled reports whether GoBGP has told all that counts.
+func (o *adjOut) filled() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.atLeastLocked(2)
+}
+
 func (o *adjOut) wholeness() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()

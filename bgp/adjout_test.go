@@ -38,7 +38,7 @@ func (r *reader) join(o *adjOut) {
 // hear reads once and notes what the neighbour is told.
 func (r *reader) hear(t *testing.T) (all bool) {
 	t.Helper()
-	msgs, all := r.read()
+	msgs, all := r.read(0)
 	for len(msgs) > 0 {
 		n := int(binary.BigEndian.Uint16(msgs[16:]))
 		if n > r.shape.limit {
@@ -102,6 +102,8 @@ func TestAdjOut(t *testing.T) {
 			t.Logf("seed %d", seed)
 			d := rand.New(rand.NewPCG(seed, 2))
 			tables := []*adjOut{newAdjOut(1, [2]bool{several, several}), newAdjOut(2, [2]bool{several, several})}
+			close(tables[0].whole)
+			close(tables[1].whole)
 			sources := []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}
 			readers := map[*reader]bool{}
 			change := func() {
@@ -210,6 +212,7 @@ func TestAdjOut(t *testing.T) {
 // what has come since.
 func TestEndOfRIBIsLast(t *testing.T) {
 	o := newAdjOut(1, [2]bool{})
+	close(o.whole)
 	r := newReader("10.0.0.9", 65009, false)
 	r.join(o)
 	const n = 3*tellBatch - 100
@@ -225,7 +228,7 @@ func TestEndOfRIBIsLast(t *testing.T) {
 	for round := range 2 { // the second time the neighbour has asked for all anew
 		before := 0
 		for ended := false; !ended; {
-			msgs, all := r.read()
+			msgs, all := r.read(0)
 			if all && round == 0 {
 				put(n) // later than the beginning
 			}

@@ -123,11 +123,8 @@ func (s *Speaker) setPolicies(r *running, d changeSet) error {
 		id := s.peerByAddr(n.Address).id
 		d.in[n.Address] = old.signature(importing, id) != next.signature(importing, id)
 	}
-	changed, err := r.install(next)
-	if err != nil {
-		return err
-	}
-	return r.refill(changed)
+	_, err := r.install(next, true, nil)
+	return err
 }
 
 // sameSession reports whether a session made for a serves b.

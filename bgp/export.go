@@ -104,28 +104,38 @@ type shared struct {
 	turn  sync.Mutex // of those who have everything told anew
 }
 
-// classify puts the neighbours of a program into classes by their export policies. A class whose neighbours have all the same
-// policy as before, or another one together, keeps its number. It returns the classes whose policy is another one now.
-func (e *exporter) classify(p *compiled) (changed map[uint32]bool) {
+// classing says which class each neighbour is in.
+type classing struct {
+	last    uint32
+	classes map[netip.Addr]uint32
+	text    map[uint32]string
+	changed map[uint32]bool // their policy is another one than before
+	left    map[uint32]bool // neighbours of theirs are in another one now
+}
+
+// classify puts the neighbours of a program into classes by their export policies. A class whose neighbours have all the same policy
+// as before, or another one together, keeps its number. Nothing of it counts before publish.
+func (e *exporter) classify(p *compiled) classing {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	changed = map[uint32]bool{}
+	next := classing{
+		last: e.last, classes: map[netip.Addr]uint32{}, text: map[uint32]string{}, changed: map[uint32]bool{}, left: map[uint32]bool{},
+	}
 	byText := map[string]uint32{}
-	classes, text := map[netip.Addr]uint32{}, map[uint32]string{}
 	signatures := map[netip.Addr]string{}
 	for _, id := range p.ids {
 		signatures[id] = p.signature(exporting, id)
 	}
 	settle := func(c uint32, sign string) {
-		byText[sign], text[c] = c, sign
+		byText[sign], next.text[c] = c, sign
 		if was, there := e.text[c]; there && was != sign {
-			changed[c] = true
+			next.changed[c] = true
 		}
 	}
 	for _, same := range []bool{true, false} { // classes that stay as they are first: another one may have become equal to one
 		for _, id := range p.ids {
 			c, sign := e.classes[id], signatures[id]
-			if _, named := text[c]; c == 0 || named || byText[sign] != 0 || same != (e.text[c] == sign) {
+			if _, named := next.text[c]; c == 0 || named || byText[sign] != 0 || same != (e.text[c] == sign) {
 				continue
 			}
 			settle(c, sign)
@@ -134,13 +144,33 @@ func (e *exporter) classify(p *compiled) (changed map[uint32]bool) {
 	for _, id := range p.ids {
 		sign := signatures[id]
 		if byText[sign] == 0 {
-			e.last++
-			settle(e.last, sign)
+			next.last++
+			settle(next.last, sign)
 		}
-		classes[id] = byText[sign]
+		next.classes[id] = byText[sign]
+		if was := e.classes[id]; was != 0 && was != next.classes[id] {
+			next.left[was] = true
+		}
 	}
-	e.classes, e.text = classes, text
-	return changed
+	return next
+}
+
+func (e *exporter) publish(c classing) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.last, e.classes, e.text = c.last, c.classes, c.text
+}
+
+// of are the Adj-RIB-Outs of classes.
+func (e *exporter) of(classes ...map[uint32]bool) (groups []*shared) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for k, g := range e.groups {
+		if slices.ContainsFunc(classes, func(c map[uint32]bool) bool { return c[k.class] }) {
+			groups = append(groups, g)
+		}
+	}
+	return groups
 }
 
 // class is a neighbour's.
@@ -229,16 +259,8 @@ func (r *running) regroup() {
 
 // refill has GoBGP tell everything anew to the stand-ins of classes: their policies come to something else than before.
 func (r *running) refill(classes map[uint32]bool) error {
-	r.export.mu.Lock()
-	var groups []*shared
-	for k, g := range r.export.groups {
-		if classes[k.class] {
-			groups = append(groups, g)
-		}
-	}
-	r.export.mu.Unlock()
 	var errs []error
-	for _, g := range groups {
+	for _, g := range r.export.of(classes) {
 		errs = append(errs, r.retell(g))
 	}
 	return errors.Join(errs...)
@@ -432,10 +454,8 @@ func (r *running) standInSession(ctx context.Context, g *shared, log *logrus.Ent
 func (r *running) fill(ctx context.Context, g *shared) {
 	tick := time.NewTicker(retellStart)
 	defer tick.Stop()
-	for whole := g.out.wholeness(); ; {
+	for !g.out.filled() {
 		select {
-		case <-whole:
-			return
 		case <-ctx.Done():
 			return
 		case <-tick.C:
@@ -480,27 +500,25 @@ func (r *running) hush() error {
 	return nil
 }
 
-// forGroups is a program in which the exporting statements are for classes, and not for neighbours.
-func (e *exporter) forGroups(p *compiled) *api.SetPoliciesRequest {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// forClasses is a program in which the exporting statements are for classes, and not for neighbours.
+func (p *compiled) forClasses(c classing) *api.SetPoliciesRequest {
 	byNet := map[string]uint32{}
-	for id, c := range e.classes {
-		byNet[neighborNet(id)] = c
+	for id, class := range c.classes {
+		byNet[neighborNet(id)] = class
 	}
 	groups := &compiled{sets: maps.Clone(p.sets)}
 	groups.steps[importing] = p.steps[importing]
 	for _, s := range p.steps[exporting] {
 		var classes []uint32
 		for _, net := range p.sets[s.Conditions.NeighborSet.Name].List {
-			if c, there := byNet[net]; there {
-				classes = append(classes, c)
+			if class, there := byNet[net]; there {
+				classes = append(classes, class)
 			}
 		}
 		slices.SortFunc(classes, cmp.Compare[uint32])
 		list := []string{never}
-		for _, c := range slices.Compact(classes) {
-			list = append(list, classPrefix(c).String())
+		for _, class := range slices.Compact(classes) {
+			list = append(list, classPrefix(class).String())
 		}
 		groups.steps[exporting] = append(groups.steps[exporting], s.forNeighbors(groups, list))
 	}

@@ -2,7 +2,6 @@ package bgp
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"time"
 
@@ -51,17 +50,6 @@ func (s *Speaker) changeOrigins(r *running, old, next map[Origin]bool) error {
 	if !s.cfg.asksOrigins() {
 		return changeOrigins(r.gobgp, old, next)
 	}
-	between, err := r.install(policies(&s.cfg, s.ids(), old, next))
-	if err != nil {
-		return err
-	}
-	if err := changeOrigins(r.gobgp, old, next); err != nil {
-		return err
-	}
-	changed, err := r.install(policies(&s.cfg, s.ids(), next))
-	if err != nil {
-		return err
-	}
 	moved := false
 	for o := range next {
 		moved = moved || !old[o] && hasPrefix(old, o.Prefix)
@@ -69,11 +57,15 @@ func (s *Speaker) changeOrigins(r *running, old, next map[Origin]bool) error {
 	for o := range old {
 		moved = moved || !next[o] && hasPrefix(next, o.Prefix)
 	}
-	if !moved {
-		return nil
+	between, err := r.install(policies(&s.cfg, s.ids(), old, next), false, nil)
+	if err != nil {
+		return err
 	}
-	maps.Copy(changed, between)
-	return r.refill(changed)
+	if err := changeOrigins(r.gobgp, old, next); err != nil {
+		return err
+	}
+	_, err = r.install(policies(&s.cfg, s.ids(), next), moved, between)
+	return err
 }
 
 func hasPrefix(origins map[Origin]bool, p netip.Prefix) bool {

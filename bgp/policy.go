@@ -353,15 +353,38 @@ func (p *compiled) equal(o *compiled) bool {
 	return true
 }
 
-// install makes GoBGP use a program. It returns the classes of neighbours that are told something else by it.
-func (r *running) install(p *compiled) (changed map[uint32]bool, err error) {
+// install makes GoBGP use a program. Where refill says so, all neighbours whose export policy comes to something else are told what
+// differs, and so are those of the classes in also; else it is returned which classes these are, for later.
+//
+// Nobody is told anything by a policy that is not its own, not for a moment: whoever reads an Adj-RIB-Out whose policy changes, or
+// goes over to another one, waits meanwhile, and new classes have no stand-ins before GoBGP knows their policies.
+func (r *running) install(p *compiled, refill bool, also map[uint32]bool) (changed map[uint32]bool, err error) {
 	if old := r.program.Load(); old != nil && old.equal(p) {
 		r.program.Store(p) // its rules may have other words
-		return map[uint32]bool{}, nil
+		if refill {
+			return also, r.refill(also)
+		}
+		return also, nil
 	}
-	changed = r.export.classify(p)
-	if err := r.gobgp.SetPolicies(r.ctx, r.export.forGroups(p)); err != nil {
-		return changed, fmt.Errorf("set policies: %w", err)
+	next := r.export.classify(p)
+	maps.Copy(next.changed, also)
+	held := r.export.of(next.left)
+	if refill {
+		held = r.export.of(next.left, next.changed)
+	}
+	for _, g := range held {
+		g.out.suspend()
+	}
+	defer func() {
+		for _, g := range held {
+			if err == nil && refill && next.changed[g.key.class] {
+				err = r.retell(g)
+			}
+			g.out.resume()
+		}
+	}()
+	if err := r.gobgp.SetPolicies(r.ctx, p.forClasses(next)); err != nil {
+		return next.changed, fmt.Errorf("set policies: %w", err)
 	}
 	zero := map[string]bool{}
 	for _, steps := range p.steps {
@@ -373,8 +396,9 @@ func (r *running) install(p *compiled) (changed map[uint32]bool, err error) {
 	}
 	zeroLocalPref(r.gobgp, zero)
 	r.program.Store(p)
+	r.export.publish(next)
 	r.regroup()
-	return changed, nil
+	return next.changed, nil
 }
 
 // assignPolicies makes GoBGP use the two policies; what they do not decide passes.

@@ -243,7 +243,7 @@ func (s *Speaker) configure(r *running) error {
 	if err := r.hush(); err != nil {
 		return err
 	}
-	if _, err := r.install(policies(&s.cfg, s.ids(), s.ownOrigins())); err != nil {
+	if _, err := r.install(policies(&s.cfg, s.ids(), s.ownOrigins()), false, nil); err != nil {
 		return err
 	}
 	if err := assignPolicies(r.ctx, r.gobgp); err != nil {

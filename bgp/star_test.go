@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/osrg/gobgp/v4/api"
-
 	"rlr/hoststack/hoststacktest"
 )
 
@@ -61,21 +59,26 @@ func (s *star) establish(as1, as2 uint32) *star {
 	return s
 }
 
-// settled waits until GoBGP itself takes all sessions for established. It says that they are a moment before, and announces
-// nothing in between.
+// settled waits until all sessions are established, and neighbours are told of changes as they come: what there is before comes in any
+// order.
 func (r *testRouter) settled() {
 	r.t.Helper()
 	r.established()
-	eventually(r.t, 5*time.Second, func() string {
-		waiting := ""
-		err := r.running.gobgp.ListPeer(r.t.Context(), &api.ListPeerRequest{}, func(p *api.Peer) {
-			if p.GetState().GetSessionState() != api.PeerState_SESSION_STATE_ESTABLISHED {
-				waiting = p.GetConf().GetDescription()
+	eventually(r.t, 10*time.Second, func() string {
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		for _, p := range r.peers {
+			t := p.telling.Load()
+			if t == nil {
+				return p.config().Name + " is told of nothing"
 			}
-		})
-		if err != nil {
-			return err.Error()
+			t.mu.Lock()
+			whole := t.out
+			t.mu.Unlock()
+			if !whole.filled() {
+				return p.config().Name + " is still to be told of everything"
+			}
 		}
-		return waiting
+		return ""
 	})
 }

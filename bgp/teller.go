@@ -81,7 +81,7 @@ func (t *teller) run(g *shared) *shared {
 		if !t.await(g.out) {
 			return g
 		}
-		msgs, all := t.read()
+		msgs, all := t.read(g.key.class)
 		if len(msgs) > 0 && !t.sess.tell(t.wire, msgs) {
 			return g
 		}
@@ -190,10 +190,15 @@ func (t *teller) countLocked(o *adjOut) {
 	t.count[1].Store(n[1])
 }
 
-// read returns UPDATEs for the next changes, and whether these are all. It notes that they have been told.
-func (t *teller) read() (msgs []byte, all bool) {
+// read returns UPDATEs for the next changes, and whether these are all. It notes that they have been told. There are none while the
+// Adj-RIB-Out is not whole, and for who is in another class by now.
+func (t *teller) read(class uint32) (msgs []byte, all bool) {
 	o := t.out
 	o.mu.Lock()
+	if !o.isWhole() || t.class.Load() != class {
+		o.mu.Unlock()
+		return nil, false
+	}
 	if t.endAt < 0 {
 		t.endAt = len(o.log)
 	}
