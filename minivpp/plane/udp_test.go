@@ -28,7 +28,9 @@ func reflect(tb testing.TB, c net.PacketConn, word string) {
 				return
 			}
 			head := word + " " + from.String() + "\n"
-			if _, err := c.WriteTo(append([]byte(head), b[:n]...), from); err != nil && !errors.Is(err, syscall.EMSGSIZE) { // with the word
+			if _, err := c.WriteTo(append([]byte(head), b[:n]...), from); errors.Is(err, net.ErrClosed) {
+				return
+			} else if err != nil && !errors.Is(err, syscall.EMSGSIZE) { // with the word
 				tb.Errorf("%s to %v: %v", word, from, err)
 			}
 		}
