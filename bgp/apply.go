@@ -76,6 +76,7 @@ func (s *Speaker) applyLocked(asked Config) error {
 		errs = append(errs, s.applySoft(r, s.peerByAddr(n.Address), d))
 	}
 	s.updateListeners(r)
+	s.heedBFD(r, c.watches())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("bgp: apply: %w", err)
 	}
@@ -173,7 +174,7 @@ func (p *peer) setDisabled(v bool) {
 // addPeerLocked makes a peer of a neighbour.
 func (s *Speaker) addPeerLocked(n Neighbor) *peer {
 	p := newPeer(n, s.newIDLocked(n.Address), s.local, s.stack, s.log)
-	p.arrived, p.bfd = s.arrived, s.bfd
+	p.arrived, p.bfd, p.backups, p.pulse = s.arrived, s.bfd, s.feeder.backups, s.pulse
 	s.peers[n.Address], s.byID[p.id] = p, p
 	return p
 }
@@ -417,7 +418,7 @@ func (r *running) judgeIn(p *peer) error {
 	if err != nil {
 		return fmt.Errorf("reset neighbor %s: %w", p.config().Name, err)
 	}
-	return nil
+	return r.noteAll()
 }
 
 // Disable ends the session of the neighbour with this name or address and makes no new one, until Enable. communication is

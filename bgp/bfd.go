@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -62,6 +63,9 @@ const (
 	bfdBrief = 5 * time.Second
 	// bfdProven is the same for one that has answered until now: most likely its link is dead.
 	bfdProven = 2 * time.Minute
+	// bfdDoubt is how long a neighbour may be silent that this machine was too busy to hear: it is up again within three seconds, if it
+	// is there at all.
+	bfdDoubt = 5 * time.Second
 	// bfdPause is how long one who was silent is not watched, so that BGP can do without.
 	bfdPause = 30 * time.Second
 )
@@ -79,6 +83,7 @@ type watching struct {
 	proven bool          // the neighbour has answered, since it was configured
 	since  time.Time     // that it is not up, or not watched
 	pause  time.Time     // it is not watched before
+	doubt  time.Time     // it is down, and may be there: until then the session goes on
 }
 
 // followBFD has the neighbour watched as the configuration says.
@@ -96,6 +101,8 @@ func (p *peer) followBFD(now time.Time) {
 		w.stop()
 		w.stop, w.since, w.pause = nil, now, now.Add(bfdPause)
 		p.dialAt = now
+	case !w.doubt.IsZero() && !now.Before(w.doubt):
+		p.endByBFD()
 	}
 	// While a session is established without, the neighbour is asked once, and only if there is reason to think that it answers.
 	again := p.status.current() != Established || !w.tried || w.proven && w.in != p.sess
@@ -121,6 +128,8 @@ func (p *peer) bfdNext() time.Time {
 		return w.pause
 	case w.up:
 		return time.Time{}
+	case !w.doubt.IsZero():
+		return w.doubt
 	default:
 		return w.since.Add(w.limit)
 	}
@@ -151,11 +160,41 @@ func (p *peer) bfdChanged(turn int, up bool) {
 	}
 	w.up, w.since = up, time.Now()
 	if up {
+		if !w.doubt.IsZero() {
+			p.log.Info("the BGP neighbor answers by BFD again")
+		}
+		w.doubt = time.Time{}
 		w.proven, w.limit = true, bfdProven
 		p.stopDial() // it may wait for an answer to what was not sent
 		p.dialAt = time.Time{}
 		return
 	}
+	if late := p.pulse.late(); late > w.cfg.Interval*time.Duration(w.cfg.Multiplier)/6 && p.status.current() == Established {
+		p.log.WithField("late", late.Round(time.Millisecond).String()).
+			Warn("the BGP neighbor is not heard of by BFD, but this machine is late itself: its session goes on for now. Give bfd a longer interval, or the machine less to do")
+		w.doubt = w.since.Add(bfdDoubt)
+		return
+	}
+	p.endByBFD()
+}
+
+// heedBFD has what BFD needs, or not any more. The caller holds Speaker.changes.
+func (s *Speaker) heedBFD(r *running, on bool) {
+	r.backUpIf(on)
+	switch {
+	case on && r.calm == nil:
+		var ctx context.Context
+		ctx, r.calm = context.WithCancel(r.ctx)
+		r.work.Go(func() { s.pulse.beat(ctx) })
+	case !on && r.calm != nil:
+		r.calm()
+		r.calm = nil
+	}
+}
+
+// endByBFD ends the session, whose neighbour does not answer.
+func (p *peer) endByBFD() {
+	p.watched.doubt = time.Time{}
 	if p.sess != nil && p.status.current() == Established {
 		p.sess.cease(&p.work, ceaseBFDDown, nil, "Cease: BFD Down (sent)")
 	}

@@ -22,6 +22,7 @@ type feeder struct {
 	log       *logrus.Entry
 
 	injected injected
+	backups  *backups
 
 	mu     sync.Mutex
 	sets   map[fib.Key][]member // with multipath
@@ -57,6 +58,7 @@ func (f *feeder) update(paths []*apiutil.Path) {
 				if !p.Withdrawal {
 					set = []member{f.member(p)}
 				}
+				f.backups.note(false, key)
 				f.settle(key, set)
 			}
 		}
@@ -73,6 +75,7 @@ func (f *feeder) update(paths []*apiutil.Path) {
 		}
 	}
 	for key := range changed {
+		f.backups.note(false, key)
 		f.settle(key, f.sets[key])
 	}
 }
@@ -129,24 +132,30 @@ func (f *feeder) member(p *apiutil.Path) member {
 // publish hands a prefix's best paths on. Where one of ours is best, or no next hop is usable, BGP has no route to give:
 // what we originate is in the dataplane by its own feed.
 func (f *feeder) publish(key fib.Key, set []member) {
-	var hops []fib.NextHop
-	resort := !slices.ContainsFunc(set, func(m member) bool { return !m.last }) // GoBGP leaves such paths in a set with others
-	for _, m := range set {
-		if m.usable && m.last == resort && !slices.Contains(hops, m.hop) {
-			hops = append(hops, m.hop)
-		}
-	}
+	hops := f.usedHops(set)
 	own := slices.ContainsFunc(set, func(m member) bool { return !m.source.IsValid() })
 	f.injected.publish(key, set, own)
 	if own || len(hops) == 0 {
 		f.feed.Withdraw(key)
 		return
 	}
-	slices.SortFunc(hops, compareHops)
-	if limit := max(f.multipath, 1); len(hops) > limit {
-		hops = hops[:limit]
+	if standby, ok := f.backups.hop(key); ok && !slices.Contains(hops, standby) {
+		standby.Backup = true
+		hops = append(hops, standby)
 	}
 	f.feed.Update(fib.Route{Key: key, Kind: fib.Unicast, NextHops: hops})
+}
+
+// usedHops are the next hops that packets take.
+func (f *feeder) usedHops(set []member) (hops []fib.NextHop) {
+	resort := !slices.ContainsFunc(set, func(m member) bool { return !m.last }) // GoBGP leaves such paths in a set with others
+	for _, m := range set {
+		if m.usable && m.last == resort && !slices.Contains(hops, m.hop) {
+			hops = append(hops, m.hop)
+		}
+	}
+	slices.SortFunc(hops, compareHops)
+	return hops[:min(len(hops), max(f.multipath, 1))]
 }
 
 func compareHops(a, b fib.NextHop) int {

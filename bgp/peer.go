@@ -32,7 +32,9 @@ type peer struct {
 	// arrived is Options.Arrived; set before the peer starts.
 	arrived func(netip.Prefix, time.Time)
 
-	bfd BFDMonitor // nil: the dataplane has none
+	bfd     BFDMonitor // nil: the dataplane has none
+	backups *backups
+	pulse   *pulse
 
 	goodbye []byte // the shutdown communication of Disable; guarded by Speaker.changes
 	known   bool   // to GoBGP; guarded by running.peerMu

@@ -72,6 +72,7 @@ type Speaker struct {
 	// arrived is Options.Arrived.
 	arrived func(netip.Prefix, time.Time)
 	bfd     BFDMonitor
+	pulse   *pulse
 
 	strangers strangers
 
@@ -123,7 +124,10 @@ type running struct {
 
 	peerMu   sync.Mutex          // GoBGP's list of peers
 	standIns map[netip.Addr]bool // that are in it
-	stopped  bool                // it is GoBGP's own again; guarded by peerMu
+
+	backups *backups
+	calm    context.CancelFunc // ends the pulse; guarded by Speaker.changes
+	stopped bool // it is GoBGP's own again; guarded by peerMu
 }
 
 const (
@@ -155,12 +159,12 @@ func New(o Options) (*Speaker, error) {
 	s := &Speaker{
 		stack: o.Stack, log: o.Log,
 		local: localSpeaker{as: cfg.AS, id: cfg.RouterID, cluster: cfg.ClusterID, outlived: o.Outlived, life: o.Life},
-		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived, bfd: o.BFD, roasChanged: make(chan struct{}, 1),
+		ready: make(chan struct{}), voided: make(chan struct{}, 1), arrived: o.Arrived, bfd: o.BFD, pulse: newPulse(), roasChanged: make(chan struct{}, 1),
 		asked: asked, missing: missing, cfg: cfg,
 		peers: map[netip.Addr]*peer{}, byID: map[netip.Addr]*peer{}, origins: map[Origin]bool{},
 		changes: make(turn, 1), guests: newGuests(),
 	}
-	s.feeder = &feeder{feed: o.Feed, multipath: cfg.Multipath, peer: s.peerByID, log: o.Log, sets: map[fib.Key][]member{}}
+	s.feeder = &feeder{feed: o.Feed, multipath: cfg.Multipath, peer: s.peerByID, log: o.Log, sets: map[fib.Key][]member{}, backups: newBackups()}
 	s.feeder.injected = injected{feed: o.Injected, keys: map[fib.Key]bool{}, originated: s.originated}
 	for _, n := range cfg.Neighbors {
 		s.addPeerLocked(n)
@@ -209,6 +213,7 @@ func (s *Speaker) start(ctx context.Context) (*running, error) {
 	r := &running{
 		gobgp: gobgp, conns: conns, peers: map[*peer]func(){}, listeners: map[netip.Addr]func(){}, deferral: s.cfg.Deferral,
 		roa: roaTableOf(gobgp), export: newExporter(), as: s.local.as, cluster: s.local.cluster, log: s.log, standIns: map[netip.Addr]bool{},
+		backups: s.feeder.backups,
 	}
 	s.mu.RLock()
 	r.recovering.Store(s.resumed)
@@ -264,6 +269,8 @@ func (s *Speaker) configure(r *running) error {
 	}
 	s.updateListeners(r)
 	r.work.Go(func() { s.forgetGuests(r) })
+	s.heedBFD(r, s.cfg.watches())
+	r.work.Go(func() { s.backUp(r.ctx, r) })
 	return nil
 }
 
@@ -361,6 +368,9 @@ func (s *Speaker) watch(r *running) error {
 			if p := s.peerByID(e.Peer.State.NeighborAddress); p != nil {
 				if e.Peer.State.SessionState == packet.BGP_FSM_ESTABLISHED {
 					disarm(r.gobgp, p.id)
+				}
+				if e.Peer.State.SessionState == packet.BGP_FSM_IDLE {
+					s.feeder.backups.lost(p.id)
 				}
 				p.fsmChanged(e.Peer.State.SessionState, e.Peer.State.RemoteCap)
 			}

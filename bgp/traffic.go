@@ -7,6 +7,8 @@ import (
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/sirupsen/logrus"
+
+	"rlr/fib"
 )
 
 // traffic is what is done to the UPDATEs of one session on their way, because GoBGP does not do it, or not well:
@@ -28,6 +30,7 @@ type traffic struct {
 	otc      *otc                          // nil without a role
 	farewell *atomic.Bool                  // we are about to go
 	limits   []*limiter
+	backups  *backups  // nil: nobody asks for them
 	room     func()    // there is room for prefixes that were left out
 	said     time.Time // of the last log line about a malformed UPDATE
 }
@@ -52,6 +55,7 @@ func (p *peer) newTraffic(w *wire) *traffic {
 	t.paths, t.farewell = cfg.AddPath.agreed(t.families, open), &p.farewell
 	t.otc = newOTC(cfg.Role, p.local.as, open.as)
 	t.limits, t.room = p.newLimiters(t.families), p.roomAgain
+	t.backups = p.backups
 	p.status.setLimits(t.limits)
 	t.self = ownHops(cfg, w.local)
 	if t.mixed = open.mixed; !t.mixed && w.local.Is6() && t.carries(bgp.RF_IPv4_UC) && len(t.self[0]) != 4 {
@@ -69,6 +73,9 @@ func (t *traffic) receive(msg []byte) ([]byte, *ending) {
 	}
 	if end := t.checkRoutes(&u); end != nil {
 		return nil, end
+	}
+	if t.backups.enabled() {
+		u.prefixes(t.idsIn, func(p netip.Prefix) { t.backups.note(true, fib.Key{Prefix: p}) })
 	}
 	parts := u.parts()
 	changed := len(parts) > 1

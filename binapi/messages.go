@@ -19,7 +19,9 @@ import (
 	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/mss_clamp"
 	"go.fd.io/govpp/binapi/session"
+	"go.fd.io/govpp/binapi/urpf"
 	"go.fd.io/govpp/binapi/vlib"
 	"go.fd.io/govpp/binapi/vpe"
 )
@@ -42,6 +44,9 @@ const (
 	Advertise Feature = "advertise" // router advertisements, for BGP neighbours without an address
 	Fragments Feature = "fragments" // how often VPP looks for fragments that wait too long
 	ACL       Feature = "acl"       // packet filters: a plugin of VPP
+	MSSClamp  Feature = "mss-clamp" // TCP's segments fit a link: a plugin of VPP
+	URPF      Feature = "urpf"      // sources without a way back are refused: a plugin of VPP
+	FlowHash  Feature = "flow-hash" // what tells flows apart, where a route has several paths
 	BFD       Feature = "bfd"       // who is silent is found in milliseconds
 )
 
@@ -148,6 +153,15 @@ func Groups() []Group {
 			new(ip6_nd.SwInterfaceIP6ndRaConfig), new(ip6_nd.SwInterfaceIP6ndRaConfigReply),
 			new(ip6_nd.WantIP6RaEvents), new(ip6_nd.WantIP6RaEventsReply),
 			new(ip6_nd.IP6RaEvent),
+		}},
+		{MSSClamp, Optional, []api.Message{
+			new(mss_clamp.MssClampEnableDisable), new(mss_clamp.MssClampEnableDisableReply),
+		}},
+		{URPF, Optional, []api.Message{
+			new(urpf.UrpfUpdate), new(urpf.UrpfUpdateReply),
+		}},
+		{FlowHash, Optional, []api.Message{
+			new(ip.SetIPFlowHashV2), new(ip.SetIPFlowHashV2Reply),
 		}},
 		{Fragments, Optional, []api.Message{
 			new(ip.IPReassemblyGet), new(ip.IPReassemblyGetReply),

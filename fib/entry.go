@@ -163,7 +163,11 @@ func (s *Syncer) internLocked(kind Kind, hops []NextHop) *action {
 	buf = append(buf, byte(kind))
 	for _, h := range hops {
 		addr := h.Addr.AsSlice()
-		buf = append(buf, h.Weight, byte(len(addr)))
+		standby := byte(0)
+		if h.Backup {
+			standby = 1
+		}
+		buf = append(buf, standby, h.Weight, byte(len(addr)))
 		buf = append(buf, addr...)
 		buf = binary.AppendUvarint(buf, uint64(len(h.Interface)))
 		buf = append(buf, h.Interface...)
@@ -193,13 +197,31 @@ func (s *Syncer) normalizeLocked(hops []NextHop) []NextHop {
 		s.hops = append(s.hops, h)
 	}
 	if len(s.hops) > 1 {
-		slices.SortFunc(s.hops, compareHops)
-		s.hops = slices.Compact(s.hops)
+		s.hops = sortHops(s.hops)
 	}
 	return s.hops
 }
 
+// sortHops sorts hops in place, backups last, without doubles: what is used anyway is no backup.
+func sortHops(hops []NextHop) []NextHop {
+	slices.SortFunc(hops, compareHops)
+	hops = slices.Compact(hops)
+	if len(hops) == 0 || !hops[len(hops)-1].Backup {
+		return hops
+	}
+	used := slices.IndexFunc(hops, func(h NextHop) bool { return h.Backup })
+	return append(hops[:used], slices.DeleteFunc(hops[used:], func(b NextHop) bool {
+		return slices.ContainsFunc(hops[:used], func(h NextHop) bool { return h.Addr == b.Addr && h.Interface == b.Interface })
+	})...)
+}
+
 func compareHops(a, b NextHop) int {
+	if a.Backup != b.Backup {
+		if a.Backup {
+			return 1
+		}
+		return -1
+	}
 	if c := a.Addr.Compare(b.Addr); c != 0 {
 		return c
 	}

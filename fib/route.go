@@ -47,6 +47,8 @@ type NextHop struct {
 	Addr      netip.Addr // without zone
 	Interface string
 	Weight    uint8 // 0 counts as 1
+	// Backup: the dataplane uses it while none of the others works (VPP's path preference), without being told.
+	Backup bool
 }
 
 func (n NextHop) String() string {
@@ -59,6 +61,9 @@ func (n NextHop) String() string {
 			b.WriteByte(' ')
 		}
 		b.WriteString("dev " + n.Interface)
+	}
+	if n.Backup {
+		b.WriteString(" backup")
 	}
 	return b.String()
 }
@@ -85,6 +90,5 @@ func (r Route) sortedHops() []NextHop {
 			hops[i].Weight = 1
 		}
 	}
-	slices.SortFunc(hops, compareHops)
-	return slices.Compact(hops)
+	return sortHops(hops)
 }

@@ -23,7 +23,8 @@ func bfdScenario() scenario {
 			{"fib-agrees", "show fib agrees with show route on every router", "somebody makes router2's dataplane drop what is for 10.3.0.0/24"},
 			{"watched", "every session is watched, and every BFD session is up", "the session over tun23 has no BFD"},
 			{"failover", fmt.Sprintf("%d silent cuts of tun12 under a thousand pings a second: the median outage is under 250 ms, the longest under 500 ms", bfdCuts), "the sessions over tun12 have a BFD interval of 400 ms"},
-			{"reason", "each cut ended router1's session with router2 as Cease: BFD Down, and nothing else did", "an operator resets the session once"},
+			{"failover-many", fmt.Sprintf("the same with %d prefixes behind the tunnel, and the ping to one amid them: the median is within 1.5 times of the small table's", bfdPrefixes), "somebody makes router3's dataplane drop what is for the target"},
+			{"reason", "the cuts ended router1's session with router2 as Cease: BFD Down, and nothing else did", "an operator resets the session once"},
 			{"healed", "the first state returns when the tunnel works again, and the way back costs under 500 ms, each time", "the tunnel stays cut after the last time"},
 		},
 		timed:   true,
@@ -34,9 +35,14 @@ func bfdScenario() scenario {
 
 const (
 	bfdTimes      = "{interval: 50ms, multiplier: 3}"
-	bfdCuts       = 10
+	bfdCuts       = 20
+	bfdManyCuts   = 5
+	bfdManyFactor = 1.5
 	bfdMedian     = 250 * time.Millisecond
 	bfdLongest    = 500 * time.Millisecond
+	bfdPrefixes   = 20_000
+	bfdFew        = 1_000           // where a sabotage is to be seen
+	bfdManyLimit  = 3 * time.Minute // for all routers to have them
 	bfdDown       = "Cease: BFD Down"
 	bfdRecovery   = 10 * time.Second // for packets to come back at all
 	bfdPingPeriod = time.Millisecond
@@ -49,6 +55,14 @@ func bfdNetwork(sabotage string) network {
 			net.nodes[i].neighbors[k].bfd = bfdTimes
 		}
 	}
+	// server2 answers for one of the many prefixes, too.
+	n := bfdPrefixes
+	if sabotage != "" {
+		n = bfdFew
+	}
+	server2 := net.node("server2").iface("eth0")
+	server2.addresses = append(server2.addresses, hostRoutes(basePool, n)[n/2])
+	net.node("router2").static = append(net.node("router2").static, static{prefix: routesPool, via: siteServer2})
 	switch sabotage {
 	case "watched":
 		net.node("router2").neighbor("router3").bfd = "false"
@@ -85,14 +99,17 @@ func bfdStory(ctx context.Context, p *play) error {
 	}
 	defer ping.stop()
 	var back []time.Duration
+	var small time.Duration
+	var made int
 	p.check(ctx, "failover", func(ctx context.Context) (detail string, err error) {
-		detail, back, err = p.checkCuts(ctx, ping)
+		detail, small, back, err = p.checkCuts(ctx, cuts{ping: ping, n: bfdCuts, ready: p.bfdAsAtFirst, metric: "outage", made: &made})
 		return detail, err
 	})
-	p.check(ctx, "reason", p.checkBFDReason)
+	p.check(ctx, "reason", func(ctx context.Context) (string, error) { return p.checkBFDReason(ctx, made) })
+	p.check(ctx, "failover-many", func(ctx context.Context) (string, error) { return p.checkCutsMany(ctx, small, &made) })
 	p.check(ctx, "healed", func(ctx context.Context) (string, error) {
 		began := time.Now()
-		gap, err := p.healOnce(ctx, ping, p.opt.Sabotage != "healed")
+		gap, err := p.healOnce(ctx, cuts{ping: ping, ready: p.bfdAsAtFirst}, p.opt.Sabotage != "healed")
 		if err != nil {
 			return "", err
 		}
@@ -107,18 +124,30 @@ func bfdStory(ctx context.Context, p *play) error {
 	return nil
 }
 
+// cuts are silent cuts of tun12, one after the other.
+type cuts struct {
+	ping   *stream // that is interrupted
+	n      int
+	ready  func(context.Context) error // all is as before the first one
+	metric string
+	made   *int // counts them
+}
+
 // healOnce lets tun12 work, if it is to, and returns the longest time without an answer until all is as at first.
-func (p *play) healOnce(ctx context.Context, ping *stream, really bool) (time.Duration, error) {
+func (p *play) healOnce(ctx context.Context, c cuts, really bool) (time.Duration, error) {
 	healed := time.Now()
 	if really {
 		if err := commandRelay(ctx, p.place.relaySocket(), "heal", "tun12"); err != nil {
 			return 0, err
 		}
 	}
-	if err := until(ctx, convergeLimit, func() error { return p.bfdAsAtFirst(ctx) }); err != nil {
+	if err := until(ctx, bfdManyLimit, func() error { return c.ready(ctx) }); err != nil {
 		return 0, err
 	}
-	replies, _ := ping.since(healed)
+	if c.ping == nil {
+		return 0, nil
+	}
+	replies, _ := c.ping.since(healed)
 	return longestGap(replies), nil
 }
 
@@ -163,34 +192,104 @@ func (p *play) bfdAsAtFirst(ctx context.Context) error {
 
 // checkCuts cuts tun12 again and again, and measures how long server1 goes without an answer, then and on the way back. The last
 // cut is not healed.
-func (p *play) checkCuts(ctx context.Context, ping *stream) (detail string, back []time.Duration, err error) {
-	if err := until(ctx, convergeLimit, func() error { return p.bfdAsAtFirst(ctx) }); err != nil {
-		return "", nil, err
+func (p *play) checkCuts(ctx context.Context, c cuts) (detail string, typical time.Duration, back []time.Duration, err error) {
+	fail := func(err error) (string, time.Duration, []time.Duration, error) { return "", 0, nil, err }
+	if err := until(ctx, bfdManyLimit, func() error { return c.ready(ctx) }); err != nil {
+		return fail(err)
 	}
 	var outages []time.Duration
-	for n := range bfdCuts {
+	for n := range c.n {
 		if n > 0 {
-			gap, err := p.healOnce(ctx, ping, true)
+			gap, err := p.healOnce(ctx, c, true)
 			if err != nil {
-				return "", nil, err
+				return fail(err)
 			}
 			back = append(back, gap)
 		}
-		outage, err := p.cutOnce(ctx, ping)
+		*c.made++
+		outage, err := p.cutOnce(ctx, c.ping)
 		if err != nil {
-			return "", nil, fmt.Errorf("cut %d: %w", n+1, err)
+			return fail(fmt.Errorf("cut %d: %w", n+1, err))
 		}
-		p.progress.say("cut %d of %d: %d ms", n+1, bfdCuts, outage.Milliseconds())
+		p.progress.say("cut %d of %d: %d ms", n+1, c.n, outage.Milliseconds())
 		outages = append(outages, outage)
 	}
 	typical, longest := median(outages), slices.Max(outages)
-	p.metric("outage_median_ms", ms(typical))
-	p.metric("outage_worst_ms", ms(longest))
+	p.metric(c.metric+"_median_ms", ms(typical))
+	p.metric(c.metric+"_worst_ms", ms(longest))
 	detail = fmt.Sprintf("%d cuts: outage %d ms (median), %d ms (longest)", len(outages), typical.Milliseconds(), longest.Milliseconds())
 	if typical >= bfdMedian || longest >= bfdLongest {
-		return "", nil, fmt.Errorf("%s; wanted under %d and %d ms", detail, bfdMedian.Milliseconds(), bfdLongest.Milliseconds())
+		return fail(fmt.Errorf("%s; wanted under %d and %d ms", detail, bfdMedian.Milliseconds(), bfdLongest.Milliseconds()))
 	}
-	return detail, back, nil
+	return detail, typical, back, nil
+}
+
+// bfdTarget is amid the many prefixes.
+func (p *play) bfdTarget() string {
+	n := p.rounds(bfdPrefixes, bfdFew)
+	return strings.TrimSuffix(hostRoutes(basePool, n)[n/2], "/32")
+}
+
+// checkCutsMany has router2 announce many prefixes, and does the same with a ping to one of them.
+func (p *play) checkCutsMany(ctx context.Context, small time.Duration, made *int) (string, error) {
+	n, target := p.rounds(bfdPrefixes, bfdFew), p.bfdTarget()
+	if _, err := p.healOnce(ctx, cuts{ready: p.bfdAsAtFirst}, true); err != nil {
+		return "", err
+	}
+	if err := p.announce(ctx, "router2", append([]string{siteNet2}, hostRoutes(basePool, n)...)); err != nil {
+		return "", err
+	}
+	began := time.Now()
+	ready := func(ctx context.Context) error {
+		for _, router := range []string{"router1", "router3"} {
+			if err := p.hasMany(ctx, router, target, n); err != nil {
+				return err
+			}
+		}
+		return p.bfdAsAtFirst(ctx)
+	}
+	if err := until(ctx, bfdManyLimit, func() error { return ready(ctx) }); err != nil {
+		return "", err
+	}
+	p.progress.say("%d prefixes are everywhere after %.1f s", n, time.Since(began).Seconds())
+	if p.opt.Sabotage == "failover-many" {
+		if err := p.meddle(ctx, "router3", target+"/32"); err != nil {
+			return "", err
+		}
+	}
+	ping, err := p.pingEvery(ctx, "server1", target, bfdPingPeriod, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer ping.stop()
+	detail, typical, _, err := p.checkCuts(ctx, cuts{ping: ping, n: bfdManyCuts, ready: ready, metric: "outage_many", made: made})
+	if err != nil {
+		return "", err
+	}
+	detail = fmt.Sprintf("%d prefixes: %s, %.2f times of the small table's median", n, detail, ms(typical)/ms(small))
+	if float64(typical) > bfdManyFactor*float64(small) {
+		return "", errors.New(detail)
+	}
+	return detail, nil
+}
+
+// hasMany checks that a router has all of router2's prefixes in its dataplane, and a backup for the one that is pinged.
+func (p *play) hasMany(ctx context.Context, router, target string, n int) error {
+	var count ctl.RouteCount
+	if err := p.ask(ctx, &count, router, "show", "route", "protocol", "router2", "count"); err != nil {
+		return err
+	}
+	if count.Installed < n {
+		return fmt.Errorf("%s has %d of router2's %d routes in its dataplane", router, count.Installed, n)
+	}
+	var entries []ctl.FIBEntry
+	if err := p.ask(ctx, &entries, router, "show", "fib", target+"/32"); err != nil {
+		return err
+	}
+	if len(entries) != 1 || !slices.ContainsFunc(entries[0].Paths, func(f ctl.FIBPath) bool { return f.Backup }) {
+		return fmt.Errorf("%s has no backup path for %s", router, target)
+	}
+	return nil
 }
 
 // cutOnce cuts tun12 under the ping, and returns the longest time without an answer.
@@ -225,13 +324,13 @@ func (p *play) cutOnce(ctx context.Context, ping *stream) (time.Duration, error)
 	return longestGap(replies), nil
 }
 
-func (p *play) checkBFDReason(ctx context.Context) (string, error) {
+func (p *play) checkBFDReason(ctx context.Context, cuts int) (string, error) {
 	sessions, err := p.sessionRows(ctx)
 	if err != nil {
 		return "", err
 	}
 	b := sessions["router2"]
-	if !strings.HasPrefix(b.LastError, bfdDown) || b.Flaps != bfdCuts {
+	if !strings.HasPrefix(b.LastError, bfdDown) || b.Flaps < 1 || b.Flaps > uint64(cuts) {
 		return "", fmt.Errorf("router1's session with router2 has %d flaps, the last one by %q", b.Flaps, b.LastError)
 	}
 	return fmt.Sprintf("%d flaps, the last one: %s", b.Flaps, b.LastError), nil

@@ -161,6 +161,9 @@ func sameForwarding(r ctl.Route, e ctl.FIBEntry) error {
 	if isDirect(r) {
 		// An attached prefix or one of our own addresses: the dataplane made it; what counts is the interface.
 		for _, p := range e.Paths {
+			if p.Backup { // it may be there, and stands by
+				continue
+			}
 			if p.Type == "local" || slices.Contains(want, hopText("", p.Interface)) {
 				return nil
 			}
@@ -168,6 +171,9 @@ func sameForwarding(r ctl.Route, e ctl.FIBEntry) error {
 		return differ(want)
 	}
 	for _, p := range e.Paths {
+		if p.Backup { // it may be there, and stands by
+			continue
+		}
 		if p.Type == "normal" {
 			got = append(got, hopText(p.NextHop, p.Interface))
 		} else {

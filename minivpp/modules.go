@@ -9,7 +9,9 @@ import (
 	"go.fd.io/govpp/binapi/ip6_nd"
 	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/mss_clamp"
 	"go.fd.io/govpp/binapi/ping"
+	"go.fd.io/govpp/binapi/urpf"
 )
 
 // modules is everything that the API offers.
@@ -51,6 +53,8 @@ func (s *Server) modules() []module {
 			unary(s.ipTableAddDelV2),
 			unary(s.ipTableAllocate),
 			unary(s.ipTableFlush),
+			unary(s.setIPFlowHash),
+			unary(s.setIPFlowHashV2),
 			dump(s.ipTableDump),
 			unary(s.ipRouteAddDel),
 			unary(s.ipRouteAddDelV2),
@@ -88,6 +92,8 @@ func (s *Server) modules() []module {
 			unary(s.memifDelete),
 			dump(s.memifDump),
 		}},
+		{mss_clamp.APIFile, mss_clamp.APIVersion, mss_clamp.VersionCrc, []group{unary(s.mssClampEnableDisable)}},
+		{urpf.APIFile, urpf.APIVersion, urpf.VersionCrc, []group{unary(s.urpfUpdate), unary(s.urpfUpdateV2)}},
 		{acl.APIFile, acl.APIVersion, acl.VersionCrc, []group{
 			unary(s.aclPluginGetVersion),
 			unary(s.aclPluginGetConnTableMaxEntries),

@@ -239,3 +239,20 @@ func (s *Server) ipTableDump(_ *client, _ *ip.IPTableDump, send func(*ip.IPTable
 		send(&ip.IPTableDetails{Table: ip.IPTable{TableID: t.ID, IsIP6: t.IP6, Name: clip(tableName(t), 63)}})
 	}
 }
+
+func (s *Server) setIPFlowHash(_ *client, q *ip.SetIPFlowHash, _ *ip.SetIPFlowHashReply) error {
+	var flags plane.FlowHash
+	for flag, on := range map[plane.FlowHash]bool{
+		plane.HashSource: q.Src, plane.HashDestination: q.Dst, plane.HashSourcePort: q.Sport, plane.HashDestinationPort: q.Dport,
+		plane.HashProtocol: q.Proto, plane.HashReverse: q.Reverse, plane.HashSymmetric: q.Symmetric,
+	} {
+		if on {
+			flags |= flag
+		}
+	}
+	return s.SetFlowHash(q.VrfID, q.IsIPv6, flags)
+}
+
+func (s *Server) setIPFlowHashV2(_ *client, q *ip.SetIPFlowHashV2, _ *ip.SetIPFlowHashV2Reply) error {
+	return s.SetFlowHash(q.TableID, q.Af == ip_types.ADDRESS_IP6, plane.FlowHash(q.FlowHashConfig))
+}

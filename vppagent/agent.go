@@ -29,6 +29,7 @@ type Options struct {
 	StatsSocket string // of the statistics segment; "": no counters
 	Config      Config
 	Log         *logrus.Entry
+	URPF6       bool // the dataplane's reverse path check lets link-local sources pass
 	Sole        bool // nobody else configures this VPP: settings of the whole of it are ours to choose
 
 	Ping       time.Duration // how often a silent VPP is asked whether it lives; 5 s
@@ -186,7 +187,7 @@ func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 	defer t.Disconnect()
 	l := &life{
 		a: a, s: s, log: a.log, retry: make(map[string]*backoff), adaptive: make(map[uint32]bool), adverts: make(map[uint32]bool),
-		bfdDoomed: make(map[bfdKey]time.Time),
+		bfdDoomed: make(map[bfdKey]time.Time), hashes: make(map[table]FlowHash), guards: make(map[uint32]Guard),
 	}
 	if err := l.begin(ctx); err != nil {
 		return false, err
@@ -198,8 +199,8 @@ func (a *Agent) live(ctx context.Context) (attached bool, err error) {
 		}
 		a.errs.add("probes", err)
 	}
-	if err := l.calmReassembly(ctx); err != nil {
-		a.log.WithError(err).Debug("VPP looks for old fragments as often as it likes")
+	if err := errors.Join(l.calmReassembly(ctx), l.hastenWalks(ctx)); err != nil {
+		a.log.WithError(err).Debug("VPP is not tuned")
 	}
 	if err := l.reconcile(ctx); err != nil {
 		return false, err

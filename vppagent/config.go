@@ -18,8 +18,19 @@ type Config struct {
 	Interfaces []Interface
 	Tables     []Table // VRFs; table 0 need not be named
 	ACLs       []ACL
-	Learn      bool // Dump tells others' routes, too
+	FlowHash   FlowHash // of every table
+	Learn      bool     // Dump tells others' routes, too
 }
+
+// FlowHash says what of packets tells the flows apart that may take different paths.
+type FlowHash uint8
+
+// What a flow may be.
+const (
+	HashPorts     FlowHash = iota // addresses, protocol and ports: VPP's default
+	HashAddresses                 // addresses alone
+	HashFlowLabel                 // as HashPorts, and IPv6's flow label
+)
 
 // Table is an IPv4 and an IPv6 FIB table of the same id.
 type Table struct {
@@ -41,9 +52,10 @@ type Interface struct {
 	Neighbors  []StaticNeighbor
 	ACLIn      []string // names of ACLs for packets that come in, in the order in which they are asked
 	ACLOut     []string // and for those that go out
-	Enabled    bool     // administratively up
-	Advertise  bool     // send router advertisements, and look for the router on the link; it must have IPv6
-	Bare       bool     // advertise without the MAC address: behind the link's other end it is nobody's
+	Guard      Guard
+	Enabled    bool // administratively up
+	Advertise  bool // send router advertisements, and look for the router on the link; it must have IPv6
+	Bare       bool // advertise without the MAC address: behind the link's other end it is nobody's
 }
 
 // Loopback is an interface of the dataplane itself.

@@ -36,6 +36,7 @@ type FIBPath struct {
 	NextHop   netip.Addr
 	Interface string
 	Weight    uint8
+	Backup    bool // used while no path without it works (VPP's path preference)
 }
 
 // FIB reads the dataplane's forwarding tables, sorted by table, family, address and length. A prefix or address that no entry
@@ -120,7 +121,7 @@ func (l *life) entry(r *ip.IPRouteV2, names map[uint32]string, all map[uint8]fib
 	}
 	for _, in := range r.Paths {
 		p, _ := binapi.FromPath(in) // of a path that it does not know, the type is what there is to tell
-		path := FIBPath{Type: pathType(in.Type), NextHop: p.Addr, Weight: max(in.Weight, 1)}
+		path := FIBPath{Type: pathType(in.Type), NextHop: p.Addr, Weight: max(in.Weight, 1), Backup: p.Preference > 0}
 		if in.SwIfIndex != noInterface {
 			path.Interface = nameOf(names, in.SwIfIndex)
 		}

@@ -38,6 +38,8 @@ type life struct {
 	heard     chan struct{}        // one slot: a router was heard of that is news
 	adverts   map[uint32]bool      // interfaces that were told whether to advertise since their link came up
 	adaptive  map[uint32]bool      // memifs whose receive mode was set since their link came up
+	hashes    map[table]FlowHash   // that tables were told
+	guards    map[uint32]Guard     // that interfaces were told, by index
 	bfdDoomed map[bfdKey]time.Time // sessions that go then, unless they are wanted again
 	counting  bool                 // the dataplane was told to count what ACLs match
 	// filtering: there was room for what the first ACL of an interface takes.

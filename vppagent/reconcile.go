@@ -68,7 +68,7 @@ func (l *life) reconcile(ctx context.Context) error {
 		return err
 	}
 	p := &pass{life: l, cfg: cfg, w: w, state: make(map[string]*ifState)}
-	steps := []func(context.Context) error{p.makeTables, p.makeACLs, p.remove, p.create, p.settle, p.dropACLs, p.dropTables}
+	steps := []func(context.Context) error{p.makeTables, p.makeACLs, p.remove, p.create, p.settle, p.setHashes, p.dropACLs, p.dropTables}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -284,6 +284,7 @@ func (p *pass) createOne(ctx context.Context, want *Interface) error {
 	}
 	p.log.WithField("interface", want.Name).WithField("sw_if_index", index).Info("interface created")
 	p.w.interfaces[index] = o
+	delete(p.guards, index)
 	p.state[want.Name] = &ifState{index: index}
 	return nil
 }
@@ -334,7 +335,7 @@ func (p *pass) settleOne(ctx context.Context, want *Interface) error {
 	}
 	todo = append(todo, settle(want, have, lender)...)
 	if len(todo) == 0 {
-		return nil
+		return p.guard(ctx, want, have.index)
 	}
 	err = apply(ctx, p.s, todo)
 	if err != nil && !isRefusal(err) {
@@ -353,8 +354,9 @@ func (p *pass) settleOne(ctx context.Context, want *Interface) error {
 	p.w.interfaces[have.index] = now
 	if err != nil {
 		p.fail(want.Name, err)
+		return nil
 	}
-	return nil
+	return p.guard(ctx, want, have.index)
 }
 
 // setAdaptive sets the receive mode of memifs whose link has come up; memif resets it when it connects. Polling, the default,

@@ -122,6 +122,7 @@ type hopKey struct {
 	addr   netip.Addr
 	index  uint32
 	weight uint8
+	backup bool
 }
 
 // heldPaths translates what we hold. What it cannot name equals nothing that is wanted, and so is replaced.
@@ -142,11 +143,11 @@ func heldPaths(paths []fibPath, names map[uint32]string, shared map[hopKey][]fib
 		if err != nil || p.Type != fib_types.FIB_API_PATH_TYPE_NORMAL {
 			return fib.Unicast, []fib.NextHop{{Interface: "#" + in.Type.String()}}
 		}
-		k := hopKey{p.Addr, p.SwIfIndex, p.Weight}
+		k := hopKey{p.Addr, p.SwIfIndex, p.Weight, p.Preference > 0}
 		if len(paths) == 1 && shared[k] != nil {
 			return fib.Unicast, shared[k]
 		}
-		hop := fib.NextHop{Addr: p.Addr, Weight: p.Weight}
+		hop := fib.NextHop{Addr: p.Addr, Weight: p.Weight, Backup: k.backup}
 		if p.SwIfIndex != noInterface {
 			hop.Interface = nameOf(names, p.SwIfIndex)
 		}

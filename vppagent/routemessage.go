@@ -92,6 +92,9 @@ func (e *routeEncoder) encode(c *fib.Change) *template {
 	return &template{data, err}
 }
 
+// backupPreference is a path's that VPP uses while none of preference 0 works.
+const backupPreference = 1
+
 // maxPaths is what the message's counter of paths holds.
 const maxPaths = 255
 
@@ -116,6 +119,9 @@ func routePaths(r *fib.Route, indexes map[string]uint32) ([]fibPath, error) {
 	paths := make([]fibPath, 0, len(r.NextHops))
 	for _, h := range r.NextHops {
 		p := binapi.Path{Addr: h.Addr, SwIfIndex: noInterface, TableID: r.Table, Weight: h.Weight}
+		if h.Backup {
+			p.Preference = backupPreference
+		}
 		if h.Interface != "" {
 			index, ok := indexes[h.Interface]
 			if !ok {

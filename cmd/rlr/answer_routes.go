@@ -279,7 +279,7 @@ func (r *router) fibEntries(ctx context.Context, f ctl.FIBFilter, emit func(ctl.
 		row := ctl.FIBEntry{Prefix: e.Prefix.String(), Table: defaultTable, Source: e.Source, Paths: []ctl.FIBPath{}}
 		for _, p := range e.Paths {
 			row.Paths = append(row.Paths, ctl.FIBPath{
-				Type: p.Type, NextHop: addrString(p.NextHop), Interface: p.Interface, Weight: p.Weight,
+				Type: p.Type, NextHop: addrString(p.NextHop), Interface: p.Interface, Weight: p.Weight, Backup: p.Backup,
 			})
 		}
 		if err := emit(row); err != nil {

@@ -169,7 +169,7 @@ func (r *router) build() error {
 	}
 	r.agent = vppagent.New(vppagent.Options{
 		Socket: r.dp.sockets.API, StatsSocket: r.dp.sockets.Stats,
-		Config: agentConfig(cfg, r.claim.Dir), Log: r.subsystem("vppagent"), Sole: r.dp.vpp != nil,
+		Config: agentConfig(cfg, r.claim.Dir), Log: r.subsystem("vppagent"), Sole: r.dp.vpp != nil, URPF6: r.dp.plane != nil,
 	})
 	r.syncer = fib.NewSyncer(fib.Options{Target: r.agent, Log: r.subsystem("fib"), Audit: auditEvery(cfg)})
 	r.direct = r.syncer.Feed("direct", preferDirect)

@@ -55,9 +55,28 @@ func linkLocal(cfg *config.Config, iface config.Interface) netip.Addr {
 // wgSocket is where the dataplane listens for a WireGuard link.
 func wgSocket(dir, iface string) string { return filepath.Join(dir, "wg-"+iface+".sock") }
 
+// guardOf is what an interface does to packets. VPP's own TCP takes 1500 bytes for what every link carries, and learns of nothing else
+// (src/vnet/tcp: default_mtu), so that without the clamp a session over a tunnel would come up and stop at its first full packet.
+func guardOf(i config.Interface) (g vppagent.Guard) {
+	g.URPF = map[config.URPF]vppagent.URPFMode{config.URPFLoose: vppagent.URPFLoose, config.URPFStrict: vppagent.URPFStrict}[i.URPF]
+	const header4, header6 = 40, 60 // of IP and TCP, bytes
+	switch {
+	case i.MSSClamp == config.NoClamp || i.Loopback:
+	case i.MSSClamp != config.AutoClamp:
+		g.MSS4, g.MSS6 = uint16(i.MSSClamp), uint16(i.MSSClamp-(header6-header4))
+	case i.MTU < config.DefaultMTU:
+		g.MSS4, g.MSS6, g.Optional = uint16(i.MTU-header4), uint16(i.MTU-header6), true
+	}
+	return g
+}
+
+var agentHashes = map[config.FlowHash]vppagent.FlowHash{
+	config.HashPorts: vppagent.HashPorts, config.HashAddresses: vppagent.HashAddresses, config.HashFlowLabel: vppagent.HashFlowLabel,
+}
+
 // agentConfig is what vppagent makes of the dataplane.
 func agentConfig(cfg *config.Config, dir string) vppagent.Config {
-	out := vppagent.Config{Router: cfg.Router.Name, Learn: cfg.Dataplane.Learn, ACLs: agentACLs(cfg)}
+	out := vppagent.Config{Router: cfg.Router.Name, Learn: cfg.Dataplane.Learn, ACLs: agentACLs(cfg), FlowHash: agentHashes[cfg.Dataplane.FlowHash]}
 	for _, i := range cfg.Interfaces {
 		vi := vppagent.Interface{
 			Name:       i.Name,
@@ -70,6 +89,7 @@ func agentConfig(cfg *config.Config, dir string) vppagent.Config {
 			Enabled:    true,
 			Advertise:  unnumberedOn(cfg, i),
 			Bare:       i.WireGuard != nil,
+			Guard:      guardOf(i),
 		}
 		switch {
 		case i.Memif != nil:

@@ -407,5 +407,11 @@ func fibPathText(path ctl.FIBPath, several bool) string {
 	if several {
 		parts = append(parts, fmt.Sprintf("weight %d", path.Weight))
 	}
+	if path.Backup {
+		parts = append(parts, "backup")
+	}
+	if path.Backup {
+		parts = append(parts, "backup")
+	}
 	return strings.Join(parts, " ")
 }

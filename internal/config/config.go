@@ -64,12 +64,42 @@ const (
 	Embedded DataplaneKind = "embedded" // minivpp, in the router's process
 )
 
+// FlowHash says what of packets tells flows apart: those of one flow take one path.
+type FlowHash string
+
+// What a flow may be.
+const (
+	HashPorts     FlowHash = "ports"      // addresses, protocol, and ports of TCP and UDP
+	HashAddresses FlowHash = "addresses"  // addresses alone
+	HashFlowLabel FlowHash = "flow-label" // as ports, and IPv6's flow label (RFC 6438)
+)
+
+// URPF says which sources may come in (RFC 3704).
+type URPF string
+
+// What a source must have; "" is nothing.
+const (
+	URPFLoose  URPF = "loose"  // a route
+	URPFStrict URPF = "strict" // a route that leaves by the interface
+)
+
+// Values of MSSClamp that are no size.
+const (
+	AutoClamp = 0 // what the MTU has room for, if that is less than on most links
+	NoClamp   = -1
+
+	minClamp = 536  // RFC 9293 §3.7.1
+	maxClamp = 8960 // of 9000 bytes
+)
+
 // Dataplane is the `dataplane` section.
 type Dataplane struct {
 	Kind   DataplaneKind
 	Attach string        // API socket of a running VPP to join; "" starts one
 	Audit  time.Duration // how often its routes are compared with what they should be without a reason; 0 never
-	Learn  bool          // others' routes in it become routes of the protocol `learned`
+	// FlowHash is what tells flows apart where a route has several paths.
+	FlowHash FlowHash
+	Learn    bool // others' routes in it become routes of the protocol `learned`
 }
 
 // DefaultAudit is how often the dataplane's routes are audited; it is done less often where there are many.
@@ -93,6 +123,8 @@ type Interface struct {
 	WireGuard  *WireGuard
 	Addresses  []netip.Prefix // host bits kept; at most one is link-local IPv6
 	MTU        int            // bytes of an IP packet
+	URPF       URPF           // which sources may come in
+	MSSClamp   int            // segment size of IPv4 TCP through it, bytes; IPv6's is 20 less. Or AutoClamp, NoClamp
 	Unnumbered string         // the interface whose addresses it borrows, or ""
 	ACL        ACLs
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // MaxSize bounds a configuration file, in bytes.
-const MaxSize = 1 << 20
+const MaxSize = 4 << 20
 
 // Option changes how a file is read.
 type Option func(*options)

@@ -30,7 +30,7 @@ func TestLoad(t *testing.T) {
 	for _, c := range []struct{ name, path, want string }{
 		{"missing", filepath.Join(dir, "none.yaml"), "none.yaml: the configuration cannot be read: no such file or directory"},
 		{"folder", dir, ": the configuration cannot be read: is a directory"},
-		{"too large", write("large.yaml", "router: {name: a}\n"+strings.Repeat("#", MaxSize)), "large.yaml:1:1: the file is larger than 1048576 bytes"},
+		{"too large", write("large.yaml", "router: {name: a}\n"+strings.Repeat("#", MaxSize)), "large.yaml:1:1: the file is larger than 4194304 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Load(c.path)

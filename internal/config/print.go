@@ -34,6 +34,9 @@ func (c *Config) tree() *block {
 	dp.sub("vpp", newBlock().text("attach", c.Dataplane.Attach))
 	dp.duration("audit", c.Dataplane.Audit, DefaultAudit)
 	dp.flag("learn", c.Dataplane.Learn)
+	if c.Dataplane.FlowHash != HashPorts {
+		dp.text("flow-hash", string(c.Dataplane.FlowHash))
+	}
 	root.sub("dataplane", dp)
 	ifs := newBlock()
 	for _, i := range c.Interfaces {
@@ -89,6 +92,14 @@ func (i Interface) block() *block {
 	}
 	b.words("addresses", texts(i.Addresses, netip.Prefix.String))
 	b.number("mtu", uint64(i.MTU), uint64(mtu))
+	b.text("urpf", string(i.URPF))
+	switch i.MSSClamp {
+	case AutoClamp:
+	case NoClamp:
+		b.text("mss-clamp", "false")
+	default:
+		b.number("mss-clamp", uint64(i.MSSClamp), 0)
+	}
 	b.text("unnumbered", i.Unnumbered)
 	return b.sub("acl", newBlock().flow().words("in", i.ACL.In).words("out", i.ACL.Out))
 }

@@ -96,6 +96,7 @@ func randomConfig(r *rand.Rand) *Config {
 		Dataplane: pick(d, Dataplane{Kind: Auto}, Dataplane{Kind: Embedded}, Dataplane{Kind: VPP}, Dataplane{Kind: VPP, Attach: "/run/vpp/api.sock"}),
 		Log:       Log{Level: LogLevel(pick(d, "error", "warning", "info", "debug", "trace")), Format: pick(d, LogText, LogJSON)},
 	}
+	c.Dataplane.FlowHash = pick(d, HashPorts, HashAddresses, HashFlowLabel)
 	c.Dataplane.Audit, c.Dataplane.Learn = pick(d, 0, time.Second, DefaultAudit, 90*time.Second), d.yes()
 	if d.yes() {
 		c.Control.Socket = pick(d, "/tmp/x", "/tmp/with space", "/tmp/$dollar", "/tmp/#é")

@@ -44,7 +44,6 @@ func (s *section) names() (available, later []string) {
 // sections.go is how a feature becomes available.
 const (
 	laterVRF     = "all interfaces and routes are in one table: remove it"
-	laterSteer   = "remove it"
 	laterTap     = "connect by memif or wireguard"
 	laterBFD     = "a next hop is watched where it is a BGP neighbor only: remove it"
 	laterSession = "remove it"
@@ -69,7 +68,7 @@ var (
 		{name: "devices", later: laterDevice},
 	}}
 	routerSection    = &section{"router", []key{{name: "name"}, {name: "id"}, {name: "as"}}}
-	dataplaneSection = &section{"dataplane", []key{{name: "kind"}, {name: "vpp"}, {name: "audit"}, {name: "learn"}}}
+	dataplaneSection = &section{"dataplane", []key{{name: "kind"}, {name: "vpp"}, {name: "audit"}, {name: "learn"}, {name: "flow-hash"}}}
 	vppSection       = &section{"dataplane.vpp", []key{{name: "attach"}}}
 	interfaceSection = &section{"an interface", []key{
 		{name: "loopback"},
@@ -82,8 +81,8 @@ var (
 		{name: "tap", later: laterTap},
 		{name: "host-interface", later: laterTap},
 		{name: "vrf", later: laterVRF, refers: refersTo("vrfs", "VRF")},
-		{name: "urpf", later: laterSteer},
-		{name: "mss-clamp", later: laterSteer},
+		{name: "urpf"},
+		{name: "mss-clamp"},
 	}}
 	memifSection = &section{"memif", []key{
 		{name: "socket"},

@@ -14,7 +14,7 @@ import (
 func (d *decoder) config(v value) *Config {
 	d.root = v
 	c := &Config{
-		Dataplane: Dataplane{Kind: Auto, Audit: DefaultAudit},
+		Dataplane: Dataplane{Kind: Auto, Audit: DefaultAudit, FlowHash: HashPorts},
 		BGP:       BGP{Multipath: 1, Deferral: DefaultDeferral, Farewell: DefaultFarewell},
 		Log:       Log{Level: "info", Format: LogText},
 	}
@@ -141,7 +141,7 @@ func (d *decoder) as(v value, what string) uint32 {
 }
 
 func (d *decoder) dataplane(v value) Dataplane {
-	p := Dataplane{Kind: Auto, Audit: DefaultAudit}
+	p := Dataplane{Kind: Auto, Audit: DefaultAudit, FlowHash: HashPorts}
 	var attach value
 	d.mapping(v, dataplaneSection, func(name string, v value) {
 		switch name {
@@ -156,6 +156,8 @@ func (d *decoder) dataplane(v value) Dataplane {
 			p.Audit = d.duration(v, "dataplane.audit", 0, 24*time.Hour, time.Second)
 		case "learn":
 			p.Learn = d.boolean(v, "dataplane.learn")
+		case "flow-hash":
+			p.FlowHash = FlowHash(d.choice(v, "dataplane.flow-hash", string(HashPorts), string(HashAddresses), string(HashFlowLabel)))
 		}
 	})
 	if p.Attach != "" && p.Kind != VPP {
@@ -232,6 +234,10 @@ func (d *decoder) interfaceEntry(name string, v value) Interface {
 		case "mtu":
 			n, _ := d.number(v, "mtu", minMTU, maxMTU)
 			i.MTU = int(n)
+		case "urpf":
+			i.URPF = URPF(d.choice(v, "urpf", string(URPFLoose), string(URPFStrict)))
+		case "mss-clamp":
+			i.MSSClamp = d.mssClamp(v)
 		case "unnumbered":
 			i.Unnumbered, _ = d.text(v, "unnumbered must be the name of an interface")
 		case "acl":
@@ -290,4 +296,24 @@ func lastOf(p netip.Prefix) netip.Addr {
 		b[i] |= byte(0xFF >> min(max(p.Bits()-8*i, 0), 8))
 	}
 	return netip.AddrFrom4(b)
+}
+
+// mssClamp reads auto, false or a size.
+func (d *decoder) mssClamp(v value) int {
+	const what = "mss-clamp must be auto, false or a number from 536 to 8960"
+	s, quoted, ok := d.scalar(v, what)
+	if !ok {
+		return AutoClamp
+	}
+	n, err := strconv.ParseUint(s, 10, 16)
+	switch {
+	case s == "auto":
+		return AutoClamp
+	case s == "false" && !quoted:
+		return NoClamp
+	case err != nil || quoted || n < minClamp || n > maxClamp:
+		d.errorf(v, "%s, not %s", what, shorten(s))
+		return AutoClamp
+	}
+	return int(n)
 }

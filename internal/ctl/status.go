@@ -277,6 +277,7 @@ type FIBPath struct {
 	NextHop   string `json:"nexthop"`
 	Interface string `json:"interface"`
 	Weight    uint8  `json:"weight"`
+	Backup    bool   `json:"backup,omitempty"` // used while no other path works
 }
 
 // BFDSession is a row of `show bfd`.

@@ -163,8 +163,8 @@ session { enable use-app-socket-api use-private-rx-mqs }
 plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin ping_plugin.so { enable } }
 `
 
-// aclPlugin loads the plugin of packet filters, with a table of flows that fits into a small heap.
-const aclPlugin = `plugins { plugin acl_plugin.so { enable } }
+// aclPlugin loads the plugins of packet filters and guards, with a table of flows that fits into a small heap.
+const aclPlugin = `plugins { plugin acl_plugin.so { enable } plugin mss_clamp_plugin.so { enable } plugin urpf_plugin.so { enable } }
 acl-plugin { connection count max 16384 connection hash buckets 4096 }
 `
 

@@ -208,8 +208,13 @@ func (w *worker) passes(f *filter, i *iface, b []byte, input bool, link int, in 
 	return true
 }
 
-// leaves is passes for a packet that is about to go out.
+// leaves is passes for a packet that is about to go out, and does to it what the interface does on the way out.
 func (w *worker) leaves(i *iface, k packet, in *iface) bool {
+	if b := k.ip(); i.clamp.Out4 > 0 && b[0]>>4 == 4 {
+		clampTCP(b, i.clamp.Out4)
+	} else if i.clamp.Out6 > 0 && b[0]>>4 == 6 {
+		clampTCP(b, i.clamp.Out6)
+	}
 	return i.aclOut == nil || w.passes(i.aclOut, i, k.ip(), false, w.linkLen(i), in)
 }
 

@@ -6,6 +6,7 @@ package plane
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -61,6 +62,7 @@ const (
 type bfds struct {
 	mu   sync.Mutex
 	all  []*bfdSession
+	news bool          // for settleBFD
 	wake chan struct{} // holds one when something may be due
 }
 
@@ -100,6 +102,41 @@ func (s *bfdSession) schedule(now int64) {
 
 func (s *bfdSession) detection() time.Duration {
 	return time.Duration(s.remoteMultiplier) * max(s.MinRx, s.remoteTx)
+}
+
+// bfdTarget is whom routes forward to.
+type bfdTarget struct {
+	iface *iface
+	peer  netip.Addr
+}
+
+// deadLocked reports whether a session says that a neighbour does not answer: then no route's path to it is used, as in VPP
+// (src/vnet/adj/adj_bfd.c), from when the session is made. The caller holds Plane.mu.
+func (p *Plane) deadLocked(i *iface, peer netip.Addr) bool {
+	return len(p.dead) > 0 && p.dead[bfdTarget{i, peer}]
+}
+
+// settleBFD takes over what sessions say of their neighbours, for all routes at once. The caller holds none of the locks.
+func (p *Plane) settleBFD() {
+	p.bfd.mu.Lock()
+	if !p.bfd.news {
+		p.bfd.mu.Unlock()
+		return
+	}
+	p.bfd.news = false
+	dead := map[bfdTarget]bool{}
+	for _, s := range p.bfd.all {
+		if s.State != BFDUp {
+			dead[bfdTarget{s.iface, s.Peer}] = true
+		}
+	}
+	p.bfd.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !maps.Equal(dead, p.dead) {
+		p.dead = dead
+		p.ifaceGen++
+	}
 }
 
 // silent: RFC 5880 §6.8.7, the peer wants nothing; or nobody is to hear of us.
@@ -160,6 +197,7 @@ func (p *Plane) AddBFD(k BFDKey, t BFDTimers) error {
 			s.local = rand.Uint32()
 		}
 		p.bfd.all = append(p.bfd.all, s)
+		p.bfd.news = true
 		return nil
 	})
 }
@@ -187,6 +225,7 @@ func (p *Plane) DelBFD(k BFDKey) error {
 			return api.BFD_ENOENT
 		}
 		p.bfd.all = slices.DeleteFunc(p.bfd.all, func(o *bfdSession) bool { return o == s })
+		p.bfd.news = true
 		return nil
 	})
 }
@@ -236,6 +275,8 @@ func (b *bfds) forget(i *iface) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.all = slices.DeleteFunc(b.all, func(s *bfdSession) bool { return s.iface == i })
+	b.news = true
+	b.kick()
 }
 
 // bfdChanged is called with the lock of the sessions.
@@ -243,6 +284,7 @@ func (p *Plane) bfdChanged(s *bfdSession, state BFDState, diagnostic uint8) {
 	s.State, s.diagnostic = state, diagnostic
 	s.poll = state == BFDUp // RFC 5880 §6.8.3: the interval changes
 	s.next = p.now()
+	p.bfd.news = true
 	session := s.BFDSession
 	p.events.emit(Event{Kind: EventBFD, Interface: s.Interface, BFD: &session})
 }
@@ -258,7 +300,9 @@ func (p *Plane) runBFD(ctx context.Context) {
 		case <-p.bfd.wake:
 		case <-timer.C:
 		}
-		timer.Reset(p.bfdDue())
+		wait := p.bfdDue()
+		p.settleBFD()
+		timer.Reset(wait)
 	}
 }
 

@@ -36,10 +36,12 @@ const (
 	errACL
 	errFlows
 	errBFD
+	errURPF
 	numErrors
 )
 
 var causeNames = [numErrors]string{
+	errURPF:              "ip-rx-urpf: no way back to the source",
 	errRunt:              "ethernet-input: frame too short",
 	errNotForUs:          "ethernet-input: destination MAC is not ours",
 	errEtherType:         "ethernet-input: unknown ethernet type",

@@ -137,7 +137,7 @@ func (p *Plane) resolvePath(l *pathList, i int, stack []*pathList, r *resolution
 		return one(dropHop)
 	}
 	if path.SwIfIndex != NoInterface {
-		if ifc == nil || !ifc.usable() {
+		if ifc == nil || !ifc.usable() || p.deadLocked(ifc, path.Addr) {
 			return found
 		}
 		return one(hop{verdict: verdictTransmit, iface: ifc, next: path.Addr})

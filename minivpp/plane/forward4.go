@@ -40,37 +40,16 @@ func (w *worker) input4(i *iface, k packet) {
 		w.drop(i, errMulticast)
 		return
 	}
+	if i.urpf4 != URPFOff && !w.sourced(i, i.t4, addr4(b[12:16]), i.urpf4) {
+		return
+	}
 	if i.aclIn != nil && !w.passes(i.aclIn, i, k.ip(), true, 0, i) {
 		return
 	}
-	w.route4(k, i, i.t4, nil)
-}
-
-// flowHash mixes what tells flows apart: addresses, protocol and, unless it is a fragment, ports.
-func (w *worker) flowHash(b []byte) uint32 {
-	var proto byte
-	var ports, h uint64
-	if b[0]>>4 == 4 {
-		proto = b[9]
-		h = uint64(get32(b[12:]))<<32 | uint64(get32(b[16:]))
-		if get16(b[6:])&0x3fff == 0 {
-			if l4 := int(b[0]&15) * 4; (proto == protoTCP || proto == protoUDP) && len(b) >= l4+4 {
-				ports = uint64(get32(b[l4:]))
-			}
-		}
-	} else {
-		proto = b[6]
-		for o := 8; o < header6Len; o += 8 {
-			h = h*0x9e3779b97f4a7c15 ^ (uint64(get32(b[o:]))<<32 | uint64(get32(b[o+4:])))
-		}
-		if (proto == protoTCP || proto == protoUDP) && len(b) >= header6Len+4 {
-			ports = uint64(get32(b[header6Len:]))
-		}
+	if i.clamp.In4 > 0 {
+		clampTCP(k.ip(), i.clamp.In4)
 	}
-	h ^= uint64(w.p.seed)
-	h = (h ^ h>>33 ^ uint64(proto)) * 0xff51afd7ed558ccd
-	h = (h ^ h>>33 ^ ports) * 0xc4ceb9fe1a85ec53
-	return uint32(h ^ h>>32)
+	w.route4(k, i, i.t4, nil)
 }
 
 // lookup finds the hop for a destination, through as many tables as routes say.
@@ -86,7 +65,7 @@ func (w *worker) lookup(t *table, dst netip.Addr, b []byte) (hop, *table) {
 		r := w.p.resolve(e.list)
 		h := &r.hops[0]
 		if r.buckets != nil {
-			h = r.pick(w.flowHash(b))
+			h = r.pick(w.flowHash(b, t.hash))
 		}
 		if h.verdict != verdictLookup {
 			return *h, t

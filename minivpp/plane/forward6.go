@@ -44,8 +44,14 @@ func (w *worker) input6(i *iface, k packet) {
 		w.drop(i, errMartian)
 		return
 	}
+	if i.urpf6 != URPFOff && !w.sourced(i, i.t6, src, i.urpf6) {
+		return
+	}
 	if i.aclIn != nil && !w.passes(i.aclIn, i, k.ip(), true, 0, i) {
 		return
+	}
+	if i.clamp.In6 > 0 {
+		clampTCP(k.ip(), i.clamp.In6)
 	}
 	if dst.IsLinkLocalUnicast() {
 		if dst != i.ll {

@@ -43,6 +43,8 @@ type iface struct {
 
 	ra            *raState // nil: it does not advertise
 	aclIn, aclOut *filter  // nil: everything passes
+	clamp         Clamp
+	urpf4, urpf6  URPFMode
 
 	near4, near6 neighbors
 	count        counters

@@ -50,6 +50,8 @@ type Plane struct {
 	aclIndexes indexPool       // guarded by ctl
 	countACLs  atomic.Bool
 
+	dead map[bfdTarget]bool // neighbours that BFD says do not answer
+
 	// Generations of what resolutions depend on.
 	ifaceGen uint64
 	routeGen uint64

@@ -24,6 +24,7 @@ type table struct {
 	name   string
 	held   bool // by the API; table 0 always is
 	users  int  // interfaces bound to it
+	hash   FlowHash
 	routes bart.Table[*entry]
 }
 
@@ -58,7 +59,7 @@ var (
 )
 
 func (p *Plane) newTableLocked(k tableKey, name string) *table {
-	t := &table{tableKey: k, name: name}
+	t := &table{tableKey: k, name: name, hash: hashDefault}
 	p.tables[k] = t
 	drop := []Path{{Type: PathDrop, SwIfIndex: NoInterface, Weight: 1}}
 	if k.ip6 {

@@ -1,0 +1,134 @@
+package plane
+
+// What an interface does to packets besides forwarding them: it lowers TCP's segment size (VPP's mss_clamp plugin), and refuses
+// sources to which there is no way back (VPP's urpf plugin, RFC 3704).
+
+import (
+	"net/netip"
+
+	"go.fd.io/govpp/api"
+)
+
+// Clamp is the largest segment size that TCP may ask for through an interface, in each direction; 0: any.
+type Clamp struct{ In4, Out4, In6, Out6 uint16 }
+
+// URPFMode is how sources are looked at; the values are the API's (urpf_mode of urpf.api).
+type URPFMode uint8
+
+// Modes.
+const (
+	URPFOff    URPFMode = iota
+	URPFLoose           // there is a route to the source
+	URPFStrict          // and it leaves by the interface
+)
+
+// SetClamp sets an interface's, for mss_clamp_enable_disable. Error: INVALID_SW_IF_INDEX.
+func (p *Plane) SetClamp(idx uint32, c Clamp) error {
+	return p.change(idx, func(i *iface) error {
+		i.clamp = c
+		return nil
+	})
+}
+
+// ClampOf returns an interface's. Error: INVALID_SW_IF_INDEX.
+func (p *Plane) ClampOf(idx uint32) (c Clamp, err error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	i := p.at(idx)
+	if i == nil {
+		return c, api.INVALID_SW_IF_INDEX
+	}
+	return i.clamp, nil
+}
+
+// SetURPF sets an interface's mode for packets of a family that come in, for urpf_update. Error: INVALID_SW_IF_INDEX.
+func (p *Plane) SetURPF(idx uint32, ip6 bool, mode URPFMode) error {
+	return p.change(idx, func(i *iface) error {
+		if ip6 {
+			i.urpf6 = mode
+		} else {
+			i.urpf4 = mode
+		}
+		return nil
+	})
+}
+
+// sourced reports whether the route to a packet's source is one by which it may have come.
+func (w *worker) sourced(i *iface, t *table, src netip.Addr, mode URPFMode) bool {
+	if mode == URPFOff || t == nil || src.Is6() && src.IsLinkLocalUnicast() {
+		return true // a link-local source is on the link
+	}
+	e, ok := t.routes.Lookup(src)
+	if ok && e.source != SourceDefaultRoute {
+		for _, h := range w.p.resolve(e.list).hops {
+			if h.verdict == verdictTransmit && (mode == URPFLoose || h.iface == i) {
+				return true
+			}
+		}
+	}
+	w.drop(i, errURPF)
+	return false
+}
+
+// clampTCP lowers the segment size that a SYN asks for (RFC 9293 §3.7.1).
+func clampTCP(b []byte, most uint16) {
+	at, proto := header6Len, byte(0)
+	if b[0]>>4 == 4 {
+		at, proto = int(b[0]&15)*4, b[9]
+		if get16(b[6:])&0x1fff != 0 {
+			return // not the first fragment
+		}
+	} else {
+		proto = b[6]
+	}
+	if proto != protoTCP || len(b) < at+20 || b[at+13]&2 == 0 {
+		return
+	}
+	end := at + int(b[at+12]>>4)*4
+	if end > len(b) {
+		return
+	}
+	for o := at + 20; o < end; {
+		switch b[o] {
+		case 0:
+			return
+		case 1:
+			o++
+			continue
+		}
+		if o+1 >= end || b[o+1] < 2 || o+int(b[o+1]) > end {
+			return
+		}
+		if b[o] == 2 && b[o+1] == 4 {
+			old := get16(b[o+2:])
+			if old <= most {
+				return
+			}
+			sum := get16(b[at+16:])
+			if o%2 != at%2 { // the value lies across two words of the checksum
+				sum = adjust(sum, b[o+1:o+5], func() { put16(b[o+2:], most) })
+			} else {
+				sum = adjust(sum, b[o+2:o+4], func() { put16(b[o+2:], most) })
+			}
+			put16(b[at+16:], sum)
+			return
+		}
+		o += int(b[o+1])
+	}
+}
+
+// adjust returns a checksum after a change within whole words that it covers (RFC 1624).
+func adjust(sum uint16, words []byte, change func()) uint16 {
+	total := uint32(^sum)
+	for o := 0; o+1 < len(words); o += 2 {
+		total += uint32(^get16(words[o:]))
+	}
+	change()
+	for o := 0; o+1 < len(words); o += 2 {
+		total += uint32(get16(words[o:]))
+	}
+	for total > 0xffff {
+		total = total>>16 + total&0xffff
+	}
+	return ^uint16(total)
+}
