@@ -180,6 +180,9 @@ func (r *router) build() error {
 		return err
 	}
 	r.prober = hoststack.NewProber(r.access.probes, r.agent)
+	if r.dp.plane == nil {
+		r.access.stack = acquainted{r.access.stack, r.prober}
+	}
 	r.links = newLinks(r.stages, r.subsystem("wg"))
 	r.proxies.stages = map[string]*stage{}
 	if cfg.Router.AS == 0 {
