@@ -127,7 +127,7 @@ type running struct {
 
 	backups *backups
 	calm    context.CancelFunc // ends the pulse; guarded by Speaker.changes
-	stopped bool // it is GoBGP's own again; guarded by peerMu
+	stopped bool               // it is GoBGP's own again; guarded by peerMu
 }
 
 const (

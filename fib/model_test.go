@@ -69,6 +69,8 @@ var worldHops = []NextHop{
 	{Addr: netip.MustParseAddr("fe80::2")},
 	{Addr: netip.MustParseAddr("10.2.0.1"), Interface: "eth2"},
 	{Interface: "eth0"},
+	{Addr: netip.MustParseAddr("10.1.0.9"), Backup: true},
+	{Addr: netip.MustParseAddr("fe80::2"), Interface: "eth1", Backup: true},
 }
 
 func newWorld(t *testing.T, ch chooser) *world {

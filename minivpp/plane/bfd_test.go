@@ -188,3 +188,42 @@ func TestBFDInput(t *testing.T) {
 		})
 	}
 }
+
+// A path to a neighbour whose session is not up is dead, and the next best takes its place, as in VPP.
+func TestBFDMovesRoutes(t *testing.T) {
+	r := newRig(t)
+	r.port("10.1.0.1/24")
+	var paths []Path
+	var first uint32
+	for k := 1; k <= 2; k++ {
+		i := r.port(sprintf("10.2.%d.1/24", k))
+		r.near(i, sprintf("10.2.%d.2", k), k)
+		v := via(sprintf("10.2.%d.2", k), i)
+		v.Preference = uint8(k - 1)
+		paths = append(paths, v)
+		if k == 1 {
+			first = i
+		}
+	}
+	r.route("192.0.2.0/24", paths...)
+	leaves := func(port int) {
+		t.Helper()
+		eventually(t, sprintf("packets leave by port %d", port), func() bool { return hopsOf(r, "192.0.2.1", 10)[port] == 10 })
+	}
+	leaves(1)
+	key := BFDKey{first, mustAddr("10.2.1.1"), mustAddr("10.2.1.2")}
+	r.ok(r.AddBFD(key, bfdMs(1000, 1000, 3)))
+	eventually(t, "the neighbour counts as dead", func() bool {
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		return len(r.dead) == 1
+	})
+	leaves(2)
+	r.ok(r.DelBFD(key))
+	eventually(t, "nobody counts as dead", func() bool {
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		return len(r.dead) == 0
+	})
+	leaves(1)
+}
