@@ -29,7 +29,7 @@ func TestBackups(t *testing.T) {
 	s.second.send(other(65003, 65009))
 	s.r1.wantFeed(first + ", " + second + " backup")
 	s.first.send(announce(bgp.AFI_IP, b4("169.254.2.2"), prefix, aspath(65002, 65008, 65009))) // now the other one is best
-	s.r1.wantFeed(prefix + " " + second + ", via 169.254.2.2 backup")
+	s.r1.wantFeed(first + " backup, " + second)
 	s.first.send(best)
 	s.r1.wantFeed(first + ", " + second + " backup")
 

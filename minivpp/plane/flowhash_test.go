@@ -10,7 +10,6 @@ import (
 func TestFlowHash(t *testing.T) {
 	r := newRig(t)
 	w := r.begin()
-	defer w.finish()
 	packet4 := func(src, dst string, sport uint16) []byte { return ip4(src, dst, protoUDP, 64, udp(sport, 9, 1)) }
 	labelled := func(label byte) []byte {
 		b := ip6("fd00::1", "fd00::2", protoUDP, 64, udp(1, 9, 1))
@@ -37,6 +36,7 @@ func TestFlowHash(t *testing.T) {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
+	w.finish() // it holds the lock that a change needs
 	if err := r.SetFlowHash(7, false, addresses); err != api.NO_SUCH_FIB {
 		t.Errorf("a table that is not there: %v", err)
 	}
