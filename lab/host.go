@@ -24,6 +24,9 @@ type host struct {
 	mac                    [6]byte
 	cable                  *memif.Interface
 
+	passed traffic // as the router's interface should count: what the host has sent was received there
+	deafen bool    // sabotage: it does not count what comes
+
 	mu      sync.Mutex
 	gateway [6]byte         // zero before it has answered
 	got     map[uint32]bool // numbers of packets
@@ -81,9 +84,40 @@ func (h *host) read() {
 			return
 		}
 		for i := range n {
+			h.counted(&h.passed.txPackets, &h.passed.txBytes, sizes[i])
 			h.take(bufs[i][:sizes[i]])
 		}
 	}
+}
+
+// write puts frames on the cable, and counts those that went.
+func (h *host) write(frames [][]byte) (int, error) {
+	n, err := h.cable.WriteBatch(0, frames)
+	for _, f := range frames[:max(n, 0)] {
+		h.counted(&h.passed.rxPackets, &h.passed.rxBytes, len(f))
+	}
+	return n, err
+}
+
+func (h *host) counted(packets, bytes *uint64, size int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.deafen {
+		*packets, *bytes = *packets+1, *bytes+uint64(size)
+	}
+}
+
+// traffic is what the router's interface should have counted of the host.
+func (h *host) traffic() traffic {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.passed
+}
+
+func (h *host) deaf(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.deafen = on
 }
 
 func (h *host) take(f []byte) {
@@ -132,7 +166,7 @@ func (h *host) sendARP(op uint16, mac [6]byte, to netip.Addr) {
 		mac = [6]byte{}
 	}
 	f = append(append(f, mac[:]...), to.AsSlice()...)
-	h.cable.WriteBatch(0, [][]byte{f}) //nolint:errcheck // asked again
+	h.write([][]byte{f}) //nolint:errcheck // asked again
 }
 
 // advertise answers a solicitation. RFC 4861 §4.4.
@@ -146,7 +180,7 @@ func (h *host) advertise(mac [6]byte, solicitation []byte) {
 	pseudo := slices.Concat(src, dst, []byte{0, 0, 0, byte(len(m)), 0, 0, 0, protoICMP6}, m)
 	binary.BigEndian.PutUint16(m[2:], onesComplement(pseudo))
 	f := append(h.frame(mac, etherIP6), 0x60, 0, 0, 0, 0, byte(len(m)), protoICMP6, 255)
-	h.cable.WriteBatch(0, [][]byte{slices.Concat(f, src, dst, m)}) //nolint:errcheck // asked again
+	h.write([][]byte{slices.Concat(f, src, dst, m)}) //nolint:errcheck // asked again
 }
 
 func (h *host) frame(mac [6]byte, etherType uint16) []byte {
@@ -226,7 +260,7 @@ func (h *host) send(ctx context.Context, packets ...probe) error {
 		frames = append(frames, append(h.frame(gateway, t), q.packet()...))
 	}
 	for len(frames) > 0 {
-		n, err := h.cable.WriteBatch(0, frames)
+		n, err := h.write(frames)
 		if err != nil {
 			return fmt.Errorf("the cable of %s: %w", h.addr4, err)
 		}

@@ -29,6 +29,7 @@ type node struct {
 	dn42       string // bgp.dn42, likewise
 	direct     bool   // sabotage: started without a session of its own and without giving up privileges
 	learn      bool   // announces what others put into its dataplane
+	flowHash   string // "" is the default
 	breakable  bool   // its VPP is started by a script, which can be told to fail
 }
 
@@ -51,6 +52,7 @@ type static struct {
 	via       string // address; "" with blackhole
 	iface     string // for a link-local address
 	blackhole bool
+	paths     string // several next hops, as a list's elements
 }
 
 // ruleList is an ACL or a policy: its name, and its rules in their order.
@@ -173,6 +175,9 @@ func (n node) render(dataplane string, wg map[end]wireguard) []byte {
 	if n.learn {
 		dataplane += ", learn: true"
 	}
+	if n.flowHash != "" {
+		dataplane += ", flow-hash: " + n.flowHash
+	}
 	line("dataplane: {kind: %s}", dataplane)
 	line("interfaces:")
 	for _, i := range n.interfaces {
@@ -185,6 +190,8 @@ func (n node) render(dataplane string, wg map[end]wireguard) []byte {
 	}
 	for _, s := range n.static {
 		switch {
+		case s.paths != "":
+			line("  - {prefix: %s, via: [%s]}", quoted(s.prefix), s.paths)
 		case s.blackhole:
 			line("  - {prefix: %s, blackhole: true}", quoted(s.prefix))
 		case s.iface != "":
