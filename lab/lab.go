@@ -86,7 +86,7 @@ type scenario struct {
 }
 
 func scenarios() []scenario {
-	return []scenario{aclScenario(), bfdScenario(), dn42Scenario(), ecmpScenario(), linkLocal(), restart(), survival(), threeSites()}
+	return []scenario{aclScenario(), bfdScenario(), dn42Scenario(), ecmpScenario(), linkLocal(), restart(), servicesScenario(), survival(), threeSites()}
 }
 
 func findScenario(name string) (scenario, error) {

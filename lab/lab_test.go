@@ -229,9 +229,10 @@ func TestLinkLocal(t *testing.T) {
 	})
 }
 
-func TestACL(t *testing.T)  { passes(t, "acl") }
-func TestDN42(t *testing.T) { passes(t, "dn42") }
-func TestECMP(t *testing.T) { passes(t, "ecmp") }
+func TestACL(t *testing.T)      { passes(t, "acl") }
+func TestDN42(t *testing.T)     { passes(t, "dn42") }
+func TestECMP(t *testing.T)     { passes(t, "ecmp") }
+func TestServices(t *testing.T) { passes(t, "services") }
 
 func TestBFD(t *testing.T) {
 	needLong(t) // other tests beside it stall what answers within 150 ms

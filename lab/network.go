@@ -30,6 +30,7 @@ type node struct {
 	direct     bool   // sabotage: started without a session of its own and without giving up privileges
 	learn      bool   // announces what others put into its dataplane
 	flowHash   string // "" is the default
+	services   string // the section, as a mapping; "" is none
 	breakable  bool   // its VPP is started by a script, which can be told to fail
 }
 
@@ -199,6 +200,9 @@ func (n node) render(dataplane string, wg map[end]wireguard) []byte {
 		default:
 			line("  - {prefix: %s, via: [{address: %s}]}", quoted(s.prefix), quoted(s.via))
 		}
+	}
+	if n.services != "" {
+		line("services: %s", n.services)
 	}
 	if n.roa != "" {
 		line("roa: %s", n.roa)
