@@ -136,7 +136,9 @@ func (b *backups) take(now time.Time) (keys []fib.Key, wait time.Duration) {
 	defer b.mu.Unlock()
 	if !b.due.IsZero() && !now.Before(b.due) {
 		for k := range b.again {
-			b.noted[k] = b.noted[k] // it stays as it is, or is looked at once
+			if _, there := b.noted[k]; !there {
+				b.noted[k] = false
+			}
 		}
 		clear(b.again)
 		b.due = time.Time{}
