@@ -17,10 +17,11 @@ const acquaintTime = 500 * time.Millisecond
 type acquainted struct {
 	hoststack.Stack
 	prober *hoststack.Prober
+	known  func(iface string) bool // the neighbours on it are: nobody need ask for them
 }
 
 func (a acquainted) Dial(ctx context.Context, e hoststack.Endpoints) (net.Conn, error) {
-	if to := e.Remote.Addr(); to.IsLinkLocalUnicast() && to.Is6() && e.Interface != "" {
+	if to := e.Remote.Addr(); to.IsLinkLocalUnicast() && to.Is6() && e.Interface != "" && !a.known(e.Interface) {
 		// What comes of it does not matter: the connection tells.
 		_, _ = a.prober.Ping(ctx, hoststack.PingRequest{
 			Target: hoststack.Target{Addr: to.WithZone(""), Interface: e.Interface}, Count: 1, Interval: acquaintTime, Timeout: acquaintTime,

@@ -181,7 +181,10 @@ func (r *router) build() error {
 	}
 	r.prober = hoststack.NewProber(r.access.probes, r.agent)
 	if r.dp.plane == nil {
-		r.access.stack = acquainted{r.access.stack, r.prober}
+		r.access.stack = acquainted{r.access.stack, r.prober, func(name string) bool {
+			i, ok := r.config.Load().Interface(name)
+			return ok && i.WireGuard != nil // they are configured in VPP
+		}}
 	}
 	r.links = newLinks(r.stages, r.subsystem("wg"))
 	r.proxies.stages = map[string]*stage{}
