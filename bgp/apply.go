@@ -418,6 +418,7 @@ func (r *running) judgeIn(p *peer) error {
 	if err != nil {
 		return fmt.Errorf("reset neighbor %s: %w", p.config().Name, err)
 	}
+	r.backups.lost(p.id)
 	return r.noteAll()
 }
 

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -53,14 +54,10 @@ type backup struct {
 }
 
 func newBackups() *backups {
-	b := &backups{wake: make(chan struct{}, 1)}
-	b.clearLocked()
-	return b
-}
-
-func (b *backups) clearLocked() {
-	b.noted, b.again = map[fib.Key]bool{}, map[fib.Key]bool{}
-	b.of, b.shared = map[fib.Key]*backup{}, map[backup]*backup{}
+	return &backups{
+		wake: make(chan struct{}, 1), noted: map[fib.Key]bool{}, again: map[fib.Key]bool{},
+		of: map[fib.Key]*backup{}, shared: map[backup]*backup{},
+	}
 }
 
 // note says that paths of prefixes have changed; coming: it may take GoBGP a while to know.
@@ -89,7 +86,7 @@ func (b *backups) noteLocked(coming bool, keys []fib.Key) {
 	}
 }
 
-// lost says that a neighbour's session has ended, or that its paths are judged anew.
+// lost says that a neighbour's paths may have gone: its session has ended, or they are judged anew.
 func (b *backups) lost(source netip.Addr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -283,12 +280,8 @@ func (r *running) backUpIf(on bool) {
 	b.mu.Lock()
 	was := b.on
 	b.on = on
-	var keys []fib.Key
-	for k := range b.of {
-		keys = append(keys, k)
-	}
 	if was && !on {
-		b.noteLocked(false, keys)
+		b.noteLocked(false, slices.Collect(maps.Keys(b.of)))
 	}
 	b.mu.Unlock()
 	if on && !was {
@@ -298,7 +291,7 @@ func (r *running) backUpIf(on bool) {
 	}
 }
 
-// noteAll has every prefix looked at.
+// noteAll has every prefix looked at that may have a backup path.
 func (r *running) noteAll() error {
 	if !r.backups.enabled() {
 		return nil
@@ -324,11 +317,11 @@ func (c *Config) watches() bool {
 	return slices.ContainsFunc(c.Neighbors, func(n Neighbor) bool { return n.BFD.Interval > 0 })
 }
 
-// prefixes calls visit with each prefix that an UPDATE announces or withdraws.
-func (u *update) prefixes(ids func(bgp.Family) int, visit func(netip.Prefix)) {
+// keys are the prefixes that an UPDATE announces or withdraws.
+func (u *update) keys(ids func(bgp.Family) int) (all []fib.Key) {
 	each := func(f bgp.Family, routes []byte) {
 		if family := familyOf(f); family != 0 && len(routes) > 0 {
-			eachRoute(family, routes, ids(f), func(_ []byte, k pathKey) { visit(k.prefix) })
+			eachRoute(family, routes, ids(f), func(_ []byte, k pathKey) { all = append(all, fib.Key{Prefix: k.prefix}) })
 		}
 	}
 	each(bgp.RF_IPv4_UC, u.withdrawn)
@@ -339,4 +332,5 @@ func (u *update) prefixes(ids func(bgp.Family) int, visit func(netip.Prefix)) {
 	if m, ok := u.unreach(); ok {
 		each(m.family, m.routes)
 	}
+	return all
 }

@@ -45,6 +45,18 @@ func TestBackups(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.r1.wantFeed(first + ", " + second + " backup")
+	cfg.Neighbors = append([]Neighbor(nil), cfg.Neighbors...)
+	cfg.Neighbors[1].Import = PolicyNone
+	if err := s.r1.Apply(cfg); err != nil {
+		t.Fatal(err)
+	}
+	s.r1.wantFeed(first)
+	cfg.Neighbors = append([]Neighbor(nil), cfg.Neighbors...)
+	cfg.Neighbors[1].Import = PolicyAll
+	if err := s.r1.Apply(cfg); err != nil {
+		t.Fatal(err)
+	}
+	s.r1.wantFeed(first + ", " + second + " backup")
 	s.second.conn.Close()
 	s.r1.wantFeed(first)
 }

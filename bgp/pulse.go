@@ -50,10 +50,13 @@ func (p *pulse) noted(now, late int64) {
 
 // late is the longest delay of the latest time, one that has not ended included.
 func (p *pulse) late() time.Duration {
-	if p == nil || p.last.Load() == 0 {
+	if p == nil {
 		return 0
 	}
 	last := p.last.Load()
+	if last == 0 {
+		return 0
+	}
 	now := int64(time.Since(p.start))
 	d := now - last - int64(pulseEvery)
 	if now-p.worstAt.Load() <= int64(pulseMemory) {

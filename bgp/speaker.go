@@ -124,10 +124,10 @@ type running struct {
 
 	peerMu   sync.Mutex          // GoBGP's list of peers
 	standIns map[netip.Addr]bool // that are in it
+	stopped  bool                // it is GoBGP's own again; guarded by peerMu
 
-	backups *backups
+	backups *backups           // the feeder's
 	calm    context.CancelFunc // ends the pulse; guarded by Speaker.changes
-	stopped bool               // it is GoBGP's own again; guarded by peerMu
 }
 
 const (

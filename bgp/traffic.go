@@ -7,8 +7,6 @@ import (
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/sirupsen/logrus"
-
-	"rlr/fib"
 )
 
 // traffic is what is done to the UPDATEs of one session on their way, because GoBGP does not do it, or not well:
@@ -75,7 +73,7 @@ func (t *traffic) receive(msg []byte) ([]byte, *ending) {
 		return nil, end
 	}
 	if t.backups.enabled() {
-		u.prefixes(t.idsIn, func(p netip.Prefix) { t.backups.note(true, fib.Key{Prefix: p}) })
+		t.backups.note(true, u.keys(t.idsIn)...)
 	}
 	parts := u.parts()
 	changed := len(parts) > 1

@@ -102,7 +102,7 @@ func bfdStory(ctx context.Context, p *play) error {
 	var small time.Duration
 	var made int
 	p.check(ctx, "failover", func(ctx context.Context) (detail string, err error) {
-		detail, small, back, err = p.checkCuts(ctx, cuts{ping: ping, n: bfdCuts, ready: p.bfdAsAtFirst, metric: "outage", made: &made})
+		detail, small, back, err = p.checkCuts(ctx, cuts{ping: ping, target: siteServer2, n: bfdCuts, ready: p.bfdAsAtFirst, metric: "outage", made: &made})
 		return detail, err
 	})
 	p.check(ctx, "reason", func(ctx context.Context) (string, error) { return p.checkBFDReason(ctx, made) })
@@ -126,7 +126,8 @@ func bfdStory(ctx context.Context, p *play) error {
 
 // cuts are silent cuts of tun12, one after the other.
 type cuts struct {
-	ping   *stream // that is interrupted
+	ping   *stream // that is interrupted, to target
+	target string
 	n      int
 	ready  func(context.Context) error // all is as before the first one
 	metric string
@@ -207,7 +208,7 @@ func (p *play) checkCuts(ctx context.Context, c cuts) (detail string, typical ti
 			back = append(back, gap)
 		}
 		*c.made++
-		outage, err := p.cutOnce(ctx, c.ping)
+		outage, err := p.cutOnce(ctx, c)
 		if err != nil {
 			return fail(fmt.Errorf("cut %d: %w", n+1, err))
 		}
@@ -242,11 +243,11 @@ func (p *play) checkCutsMany(ctx context.Context, small time.Duration, made *int
 	began := time.Now()
 	ready := func(ctx context.Context) error {
 		for _, router := range []string{"router1", "router3"} {
-			if err := p.hasMany(ctx, router, target, n); err != nil {
+			if err := p.hasMany(ctx, router, n); err != nil {
 				return err
 			}
 		}
-		return p.bfdAsAtFirst(ctx)
+		return errors.Join(p.hasBackup(ctx, "router1", target+"/32"), p.bfdAsAtFirst(ctx))
 	}
 	if err := until(ctx, bfdManyLimit, func() error { return ready(ctx) }); err != nil {
 		return "", err
@@ -262,7 +263,7 @@ func (p *play) checkCutsMany(ctx context.Context, small time.Duration, made *int
 		return "", err
 	}
 	defer ping.stop()
-	detail, typical, _, err := p.checkCuts(ctx, cuts{ping: ping, n: bfdManyCuts, ready: ready, metric: "outage_many", made: made})
+	detail, typical, _, err := p.checkCuts(ctx, cuts{ping: ping, target: target, n: bfdManyCuts, ready: ready, metric: "outage_many", made: made})
 	if err != nil {
 		return "", err
 	}
@@ -273,8 +274,8 @@ func (p *play) checkCutsMany(ctx context.Context, small time.Duration, made *int
 	return detail, nil
 }
 
-// hasMany checks that a router has all of router2's prefixes in its dataplane, and a backup for the one that is pinged.
-func (p *play) hasMany(ctx context.Context, router, target string, n int) error {
+// hasMany checks that a router has all of router2's prefixes in its dataplane.
+func (p *play) hasMany(ctx context.Context, router string, n int) error {
 	var count ctl.RouteCount
 	if err := p.ask(ctx, &count, router, "show", "route", "protocol", "router2", "count"); err != nil {
 		return err
@@ -282,22 +283,27 @@ func (p *play) hasMany(ctx context.Context, router, target string, n int) error 
 	if count.Installed < n {
 		return fmt.Errorf("%s has %d of router2's %d routes in its dataplane", router, count.Installed, n)
 	}
+	return nil
+}
+
+// hasBackup checks that a router's dataplane knows where to turn when the best path is dead.
+func (p *play) hasBackup(ctx context.Context, router, prefix string) error {
 	var entries []ctl.FIBEntry
-	if err := p.ask(ctx, &entries, router, "show", "fib", target+"/32"); err != nil {
+	if err := p.ask(ctx, &entries, router, "show", "fib", prefix); err != nil {
 		return err
 	}
 	if len(entries) != 1 || !slices.ContainsFunc(entries[0].Paths, func(f ctl.FIBPath) bool { return f.Backup }) {
-		return fmt.Errorf("%s has no backup path for %s", router, target)
+		return fmt.Errorf("%s has no backup path for %s", router, prefix)
 	}
 	return nil
 }
 
 // cutOnce cuts tun12 under the ping, and returns the longest time without an answer.
-func (p *play) cutOnce(ctx context.Context, ping *stream) (time.Duration, error) {
+func (p *play) cutOnce(ctx context.Context, c cuts) (time.Duration, error) {
 	before := time.Now()
 	if err := until(ctx, bfdRecovery, func() error {
-		if got, _ := ping.since(before); len(got) < 20 {
-			return fmt.Errorf("server1 gets no answer from %s", siteServer2)
+		if got, _ := c.ping.since(before); len(got) < 20 {
+			return fmt.Errorf("server1 gets no answer from %s", c.target)
 		}
 		return nil
 	}); err != nil {
@@ -312,15 +318,15 @@ func (p *play) cutOnce(ctx context.Context, ping *stream) (time.Duration, error)
 		return 0, err
 	}
 	err := until(ctx, bfdRecovery, func() error {
-		if got, lost := ping.since(cut.Add(settled)); len(got) < 20 {
-			return fmt.Errorf("server1 gets no answer from %s, %d pings lost", siteServer2, lost)
+		if got, lost := c.ping.since(cut.Add(settled)); len(got) < 20 {
+			return fmt.Errorf("server1 gets no answer from %s, %d pings lost", c.target, lost)
 		}
 		return nil
 	})
 	if err != nil {
 		return 0, err
 	}
-	replies, _ := ping.since(before)
+	replies, _ := c.ping.since(before)
 	return longestGap(replies), nil
 }
 

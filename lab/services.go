@@ -78,18 +78,7 @@ func servicesStory(ctx context.Context, p *play) error {
 		}
 		sites[i] = s
 		node := p.net.node(siteNode("router", i+1))
-		port, second := 80, 8080
-		switch {
-		case p.opt.Sabotage == []string{"fetch", "fetch-back"}[i]:
-			port = 81
-		case p.opt.Sabotage == "curl" && i == 0:
-			second = 8081
-		}
-		node.services = fmt.Sprintf(`{socks5: {listen: "%[1]s"}, expose: [{listen: "%[2]s:%[3]d", to: "%[4]s"}, {listen: "%[2]s:%[5]d", to: "%[4]s"}]}`,
-			s.socks, loop4(i+1), port, s.web, second)
-		if p.opt.Sabotage == "closed" && i == 0 {
-			node.services = strings.Replace(node.services, "]}", fmt.Sprintf(`, {listen: "%s:82", to: "%s"}]}`, loop4(1), s.web), 1)
-		}
+		node.services = s.services(i+1, p.opt.Sabotage)
 		if err := p.writeConfig(*node); err != nil {
 			return err
 		}
@@ -127,6 +116,24 @@ func servicesStory(ctx context.Context, p *play) error {
 		return "refused", nil
 	})
 	return nil
+}
+
+// services is what router n has for the site: its SOCKS server, and the web server on two ports.
+func (s *site) services(n int, sabotage string) string {
+	ports := []int{80, 8080}
+	switch {
+	case sabotage == "fetch" && n == 1, sabotage == "fetch-back" && n == 2:
+		ports[0] = 81
+	case sabotage == "curl" && n == 1:
+		ports[1] = 8081
+	case sabotage == "closed" && n == 1:
+		ports = append(ports, 82)
+	}
+	var exposed []string
+	for _, port := range ports {
+		exposed = append(exposed, fmt.Sprintf(`{listen: "%s:%d", to: "%s"}`, loop4(n), port, s.web))
+	}
+	return fmt.Sprintf(`{socks5: {listen: "%s"}, expose: [%s]}`, s.socks, strings.Join(exposed, ", "))
 }
 
 // newSite has a web server on the host's loopback until the play ends.

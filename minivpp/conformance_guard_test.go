@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/ip_types"
@@ -188,4 +189,26 @@ func (c *cables) wantEcho() {
 			c.t.Fatal("no answer to an echo from a link-local address")
 		}
 	}
+}
+
+// TestFlowHash: every table takes a flow hash by either message, and one that is not there takes none.
+func TestFlowHash(t *testing.T) {
+	dataplanetest.Each(t, func(t *testing.T, d *dataplanetest.Dataplane) {
+		v := connect(t, d)
+		c := ip.NewServiceClient(v.conn)
+		const ports = ip.IP_API_FLOW_HASH_SRC_IP | ip.IP_API_FLOW_HASH_DST_IP | ip.IP_API_FLOW_HASH_SRC_PORT | ip.IP_API_FLOW_HASH_DST_PORT | ip.IP_API_FLOW_HASH_PROTO
+		for _, af := range []ip_types.AddressFamily{ip_types.ADDRESS_IP4, ip_types.ADDRESS_IP6} {
+			for _, flags := range []ip.IPFlowHashConfig{ip.IP_API_FLOW_HASH_SRC_IP | ip.IP_API_FLOW_HASH_DST_IP, ports | ip.IP_API_FLOW_HASH_FLOW_LABEL, ports} {
+				_, err := c.SetIPFlowHashV2(v.ctx, &ip.SetIPFlowHashV2{Af: af, FlowHashConfig: flags})
+				v.ok(err, "set_ip_flow_hash_v2")
+			}
+			_, err := c.SetIPFlowHashV2(v.ctx, &ip.SetIPFlowHashV2{TableID: 77, Af: af, FlowHashConfig: ports})
+			v.want(err, api.NO_SUCH_FIB, "set_ip_flow_hash_v2 of no table")
+			is6 := af == ip_types.ADDRESS_IP6
+			_, err = c.SetIPFlowHash(v.ctx, &ip.SetIPFlowHash{IsIPv6: is6, Src: true, Dst: true, Sport: true, Dport: true, Proto: true})
+			v.ok(err, "set_ip_flow_hash")
+			_, err = c.SetIPFlowHash(v.ctx, &ip.SetIPFlowHash{VrfID: 77, IsIPv6: is6, Src: true})
+			v.want(err, api.NO_SUCH_FIB, "set_ip_flow_hash of no table")
+		}
+	})
 }

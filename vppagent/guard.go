@@ -3,7 +3,6 @@ package vppagent
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/interface_types"
@@ -44,9 +43,9 @@ func (p *pass) settleGuard(want *Interface, index uint32) (todo []request, err e
 	g := want.Guard
 	switch {
 	case !clamps && g.MSS4+g.MSS6 > 0 && !g.Optional:
-		return nil, fmt.Errorf("mss-clamp: this VPP has no plugin for it (mss_clamp_plugin.so), or another version of its messages")
+		return nil, errors.New("mss-clamp: this VPP has no plugin for it (mss_clamp_plugin.so), or another version of its messages")
 	case !checks && g.URPF != URPFOff:
-		return nil, fmt.Errorf("urpf: this VPP has no plugin for it (urpf_plugin.so), or another version of its messages")
+		return nil, errors.New("urpf: this VPP has no plugin for it (urpf_plugin.so), or another version of its messages")
 	}
 	have, told := p.guards[index]
 	if told && have == g {

@@ -426,6 +426,7 @@ func fib(_ context.Context, f ctl.FIBFilter, emit func(ctl.FIBEntry) error) erro
 		{Prefix: "10.2.0.0/24", Table: "default", Source: "rlr", Paths: []ctl.FIBPath{
 			{Type: "normal", NextHop: "169.254.12.2", Interface: "tun12", Weight: 1},
 			{Type: "normal", NextHop: "169.254.13.2", Interface: "tun13", Weight: 2},
+			{Type: "normal", NextHop: "169.254.23.2", Interface: "tun23", Weight: 1, Backup: true},
 		}},
 		{Prefix: "::/0", Table: "blue", Source: "default-route"},
 	} {

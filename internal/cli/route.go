@@ -410,8 +410,5 @@ func fibPathText(path ctl.FIBPath, several bool) string {
 	if path.Backup {
 		parts = append(parts, "backup")
 	}
-	if path.Backup {
-		parts = append(parts, "backup")
-	}
 	return strings.Join(parts, " ")
 }

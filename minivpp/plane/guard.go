@@ -3,11 +3,7 @@ package plane
 // What an interface does to packets besides forwarding them: it lowers TCP's segment size (VPP's mss_clamp plugin), and refuses
 // sources to which there is no way back (VPP's urpf plugin, RFC 3704).
 
-import (
-	"net/netip"
-
-	"go.fd.io/govpp/api"
-)
+import "net/netip"
 
 // Clamp is the largest segment size that TCP may ask for through an interface, in each direction; 0: any.
 type Clamp struct{ In4, Out4, In6, Out6 uint16 }
@@ -30,17 +26,6 @@ func (p *Plane) SetClamp(idx uint32, c Clamp) error {
 	})
 }
 
-// ClampOf returns an interface's. Error: INVALID_SW_IF_INDEX.
-func (p *Plane) ClampOf(idx uint32) (c Clamp, err error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	i := p.at(idx)
-	if i == nil {
-		return c, api.INVALID_SW_IF_INDEX
-	}
-	return i.clamp, nil
-}
-
 // SetURPF sets an interface's mode for packets of a family that come in, for urpf_update. Error: INVALID_SW_IF_INDEX.
 func (p *Plane) SetURPF(idx uint32, ip6 bool, mode URPFMode) error {
 	return p.change(idx, func(i *iface) error {
@@ -53,9 +38,9 @@ func (p *Plane) SetURPF(idx uint32, ip6 bool, mode URPFMode) error {
 	})
 }
 
-// sourced reports whether the route to a packet's source is one by which it may have come.
+// sourced reports whether the route to a packet's source is one by which it may have come; mode is not URPFOff.
 func (w *worker) sourced(i *iface, t *table, src netip.Addr, mode URPFMode) bool {
-	if mode == URPFOff || t == nil || src.Is6() && src.IsLinkLocalUnicast() {
+	if t == nil || src.Is6() && src.IsLinkLocalUnicast() {
 		return true // a link-local source is on the link
 	}
 	e, ok := t.routes.Lookup(src)
@@ -100,35 +85,22 @@ func clampTCP(b []byte, most uint16) {
 			return
 		}
 		if b[o] == 2 && b[o+1] == 4 {
-			old := get16(b[o+2:])
-			if old <= most {
+			if get16(b[o+2:]) <= most {
 				return
 			}
-			sum := get16(b[at+16:])
-			if o%2 != at%2 { // the value lies across two words of the checksum
-				sum = adjust(sum, b[o+1:o+5], func() { put16(b[o+2:], most) })
-			} else {
-				sum = adjust(sum, b[o+2:o+4], func() { put16(b[o+2:], most) })
+			words := b[o+2 : o+4]
+			if (o-at)%2 != 0 { // the value lies across two words of the checksum
+				words = b[o+1 : o+5]
 			}
-			put16(b[at+16:], sum)
+			var before [4]byte
+			copy(before[:], words)
+			put16(b[o+2:], most)
+			field := b[at+16:]
+			for w := 0; w < len(words); w += 2 {
+				put16(field, updateChecksum(get16(field), get16(before[w:]), get16(words[w:])))
+			}
 			return
 		}
 		o += int(b[o+1])
 	}
-}
-
-// adjust returns a checksum after a change within whole words that it covers (RFC 1624).
-func adjust(sum uint16, words []byte, change func()) uint16 {
-	total := uint32(^sum)
-	for o := 0; o+1 < len(words); o += 2 {
-		total += uint32(^get16(words[o:]))
-	}
-	change()
-	for o := 0; o+1 < len(words); o += 2 {
-		total += uint32(get16(words[o:]))
-	}
-	for total > 0xffff {
-		total = total>>16 + total&0xffff
-	}
-	return ^uint16(total)
 }
