@@ -45,6 +45,7 @@ func TestBackups(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.r1.wantFeed(first + ", " + second + " backup")
+	s.r1.lookedUp() // so that it is the policy alone that has it looked at
 	cfg.Neighbors = append([]Neighbor(nil), cfg.Neighbors...)
 	cfg.Neighbors[1].Import = PolicyNone
 	if err := s.r1.Apply(cfg); err != nil {
@@ -59,6 +60,27 @@ func TestBackups(t *testing.T) {
 	s.r1.wantFeed(first + ", " + second + " backup")
 	s.second.conn.Close()
 	s.r1.wantFeed(first)
+}
+
+// lookedUp has second looks taken now, and waits until none is left.
+func (r *testRouter) lookedUp() {
+	r.t.Helper()
+	b := r.feeder.backups
+	eventually(r.t, 10*time.Second, func() string {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.noted)+len(b.again) == 0 {
+			return ""
+		}
+		if !b.due.IsZero() {
+			b.due = time.Now()
+			select {
+			case b.wake <- struct{}{}:
+			default:
+			}
+		}
+		return "prefixes are still to be looked up"
+	})
 }
 
 // What is looked up is looked up when it is calm, what may not be with GoBGP yet once more, and never what has changed meanwhile.
